@@ -1,0 +1,1 @@
+"""Derivatives, derived by sympy from the operation table."""

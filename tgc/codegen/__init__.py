@@ -1,0 +1,1 @@
+"""Kernel IR to source text: Triton and numpy."""

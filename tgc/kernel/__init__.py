@@ -1,0 +1,1 @@
+"""The kernel IR: one program for every backend."""

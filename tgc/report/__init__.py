@@ -1,0 +1,1 @@
+"""What people read: explain, cost, the command line."""

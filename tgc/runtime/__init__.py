@@ -1,0 +1,1 @@
+"""Build, cache, launch, dispatch, torch autograd."""

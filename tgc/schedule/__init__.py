@@ -1,0 +1,1 @@
+"""Graph to kernel IR: iteration spaces, fusion, what to save, cost, regimes."""

@@ -1,0 +1,95 @@
+"""Every switch of tgc, in one frozen record.
+
+| field | environment | meaning |
+|---|---|---|
+| `backend` | `TGC_BACKEND` | `numpy` or `triton`; default: by the device of the arguments |
+| `cache_dir` | `TGC_CACHE_DIR` | where emitted sources are kept; default `$XDG_CACHE_HOME/tgc` |
+| `cache_bytes` | `TGC_CACHE_BYTES` | size cap of that folder |
+| `debug` | `TGC_DEBUG` | 1 logs each compilation, 2 also graphs, 3 also kernels, 4 also sources |
+| `dump` | `TGC_DUMP` | a folder that receives every graph, kernel and source |
+| `verify` | `TGC_VERIFY` | verify graphs and kernels after every pass (on by default) |
+| `threads` | `TGC_THREADS` | threads of the CPU backends; default: the cores this process may use |
+| `disable` | `TGC_DISABLE` | run decorated functions as plain Python |
+
+Settings say what a program means or where it runs; tuning choices (block sizes) are not settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+def _flag(name: str, default: bool) -> bool:
+    return os.environ.get(name, "1" if default else "0").lower() not in ("", "0", "false", "no")
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def _cache_dir() -> Path:
+    given = os.environ.get("TGC_CACHE_DIR")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tgc"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One value per switch; the table above documents each."""
+
+    backend: str | None
+    cache_dir: Path
+    cache_bytes: int
+    debug: int
+    dump: Path | None
+    verify: bool
+    threads: int
+    disable: bool
+
+    @staticmethod
+    def from_environment() -> Settings:
+        """Read the TGC_* variables once."""
+        dump = os.environ.get("TGC_DUMP")
+        return Settings(
+            backend=os.environ.get("TGC_BACKEND") or None,
+            cache_dir=_cache_dir(),
+            cache_bytes=int(os.environ.get("TGC_CACHE_BYTES", str(256 << 20))),
+            debug=int(os.environ.get("TGC_DEBUG", "0")),
+            dump=Path(dump) if dump else None,
+            verify=_flag("TGC_VERIFY", True),
+            threads=int(os.environ.get("TGC_THREADS", "0")) or _cores(),
+            disable=_flag("TGC_DISABLE", False),
+        )
+
+
+_current: ContextVar[Settings | None] = ContextVar("tgc_settings", default=None)
+_process = Settings.from_environment()
+
+
+def current() -> Settings:
+    """The settings in force in this context."""
+    return _current.get() or _process
+
+
+@contextlib.contextmanager
+def settings(**changes: Any) -> Iterator[Settings]:
+    """Change settings inside a `with` block.
+
+    Raises:
+        TypeError: for a name that is not a field of `Settings`.
+    """
+    token = _current.set(replace(current(), **changes))
+    try:
+        yield current()
+    finally:
+        _current.reset(token)

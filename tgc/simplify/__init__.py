@@ -1,0 +1,1 @@
+"""Exact algebra and stability rules on graphs."""
