@@ -1,0 +1,1 @@
+"""Modules written by `python -m kernels.generate`: each imports without tgc. Do not edit."""
