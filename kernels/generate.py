@@ -42,7 +42,10 @@ def stale(definition: Definition, backend: str) -> str | None:
     if old == new:
         return None
     lines = difflib.unified_diff(
-        old.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{path.name}", f"b/{path.name}"
+        old.splitlines(keepends=True),
+        new.splitlines(keepends=True),
+        f"a/{path.name}",
+        f"b/{path.name}",
     )
     return "".join(lines)
 

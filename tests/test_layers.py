@@ -69,7 +69,9 @@ def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
         yield from running_nodes(child)
 
 
-def imports(source: str, module: tuple[str, ...], *, is_package: bool) -> Iterator[tuple[int, tuple[str, ...]]]:
+def imports(
+    source: str, module: tuple[str, ...], *, is_package: bool
+) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The line and target of each import of tgc; `from tgc.ir import nodes` names tgc.ir.nodes."""
     for node in running_nodes(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -109,7 +111,9 @@ def test_every_module_of_tgc_has_a_layer() -> None:
     assert layers <= known, f"put {sorted(layers - known)} into LAYERS, where the data passes them"
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_imports_go_upstream(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert forbidden(source, module_of(path), is_package=path.name == "__init__.py") == []
@@ -156,14 +160,17 @@ def test_every_module_says_why_it_exists() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in PACKAGE.rglob("*.py")
-        if (source := path.read_text(encoding="utf-8")).strip() and not ast.get_docstring(ast.parse(source))
+        if (source := path.read_text(encoding="utf-8")).strip()
+        and not ast.get_docstring(ast.parse(source))
     ]
     assert silent == []
 
 
 def run_python(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -195,4 +202,6 @@ def test_import_costs_little_more_than_numpy() -> None:
         times.append(float(run_python(code)))
         if min(times) < 0.020:
             return
-    pytest.fail(f"import tgc took {min(times) * 1e3:.1f} ms at best, {statistics.median(times) * 1e3:.1f} ms median")
+    pytest.fail(
+        f"import tgc took {min(times) * 1e3:.1f} ms at best, {statistics.median(times) * 1e3:.1f} ms median"
+    )

@@ -49,7 +49,9 @@ def test_emitted_source_is_the_same_twice() -> None:
 
 
 def test_gallery_holds_nothing_else() -> None:
-    expected = {path_of(d, backend).name for d in DEFINITIONS for backend in TARGETS} | {"__init__.py"}
+    expected = {path_of(d, backend).name for d in DEFINITIONS for backend in TARGETS} | {
+        "__init__.py"
+    }
     assert {path.name for path in FOLDER.glob("*.py")} == expected
 
 
@@ -75,7 +77,10 @@ def test_module_needs_no_tgc(definition: Definition, backend: str) -> None:
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.name)
 def test_numpy_module_runs_as_a_script(definition: Definition, tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, str(path_of(definition, "numpy"))], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, str(path_of(definition, "numpy"))],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip(), "a script should say what it did"
@@ -123,4 +128,6 @@ def test_bce_does_not_overflow() -> None:
     np.testing.assert_allclose(
         loss.detach(), F.binary_cross_entropy_with_logits(logit.detach(), target), rtol=1e-6
     )
-    np.testing.assert_allclose(logit.grad, (torch.sigmoid(logit.detach()) - target) / 5, rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(
+        logit.grad, (torch.sigmoid(logit.detach()) - target) / 5, rtol=1e-6, atol=1e-30
+    )
