@@ -1,0 +1,47 @@
+"""Questions about sizes, and the regime their answers make.
+
+The scheduler decides by the sizes at hand but emits source for all sizes with the same answers: each question asked
+here becomes a guard on an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tgc.ir.sizes import Dim, evaluate
+from tgc.kernel.ir import Guard
+
+
+class Facts:
+    """Answers questions from the hints (size symbol to extent) and remembers what was asked."""
+
+    def __init__(self, hints: Mapping[str, int]) -> None:
+        self.hints = dict(hints)
+        self._low: dict[Dim, int] = {}
+        self._high: dict[Dim, int] = {}
+
+    def value(self, size: Dim) -> int:
+        """The extent at hand, without a guard: for choices that do not change the source's validity."""
+        return evaluate(size, self.hints)
+
+    def at_most(self, size: Dim, limit: int) -> bool:
+        """Whether `size <= limit`; the answer becomes part of the regime."""
+        if isinstance(size, int):
+            return size <= limit
+        if self.value(size) <= limit:
+            self._high[size] = min(limit, self._high.get(size, limit))
+            return True
+        self._low[size] = max(limit + 1, self._low.get(size, limit + 1))
+        return False
+
+    def bucket(self, size: Dim, limits: tuple[int, ...]) -> int:
+        """The first of the increasing `limits` that holds `size`; the last one if none does."""
+        for limit in limits[:-1]:
+            if self.at_most(size, limit):
+                return limit
+        return limits[-1]
+
+    def guards(self) -> tuple[Guard, ...]:
+        """The regime: what must hold of other sizes for the same source to serve them."""
+        sizes = sorted({*self._low, *self._high}, key=str)
+        return tuple(Guard(s, self._low.get(s), self._high.get(s)) for s in sizes)

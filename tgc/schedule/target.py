@@ -1,0 +1,39 @@
+"""What the scheduler must know of a machine: how large a tile is, and how much of a row one program may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A backend and its tile sizes, in elements.
+
+    Attributes:
+        name: "numpy", or the GPU architecture ("sm_90", "gfx942").
+        backend: "numpy" or "triton".
+        flat: block of a one-dimensional map.
+        tile: elements a program works on at once.
+        row: longest extent a program holds whole (a longer one is looped over).
+        whole: largest tensor whose full reduction may be followed by its use in one program.
+        programs: at most so many partial results per reduction; a function of the sizes, never of the chip, so that
+            the bits of a result do not depend on it.
+    """
+
+    name: str
+    backend: str
+    flat: int
+    tile: int
+    row: int
+    whole: int
+    programs: int
+
+
+NUMPY = Target("numpy", "numpy", flat=1 << 16, tile=1 << 16, row=1 << 20, whole=1 << 16, programs=64)
+
+
+def triton(architecture: str) -> Target:
+    """The Triton backend for `architecture`, such as "sm_90"."""
+    return Target(
+        architecture, "triton", flat=1 << 10, tile=1 << 11, row=1 << 14, whole=1 << 14, programs=256
+    )
