@@ -1,0 +1,8 @@
+"""The suites: each module has `workloads(device, quick) -> list[Workload]`.
+
+A new suite is a module here and its name in SUITES.
+"""
+
+SUITES = {
+    "seeds": "the timed cells of the seed programs",
+}
