@@ -1,0 +1,299 @@
+"""From whole axes to tiles: which axis is a program, a lane or a loop, and what is staged.
+
+Axes that a fold inside the kernel reduces are *inner*: one program sees all of them, as lanes if the row fits, else
+by loops, one per dependent fold. The axis along which partial results are taken is *split*: divided among programs,
+looped over inside each. All others are *outer*: a grid of tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tgc.ir.sizes import Dim, cdiv, product
+from tgc.kernel.ir import (
+    Axis,
+    Const,
+    Gathered,
+    Index,
+    Iota,
+    Load,
+    Loop,
+    Op,
+    Operand,
+    Quotient,
+    Reduce,
+    Remainder,
+    Statement,
+    Store,
+)
+from tgc.schedule.facts import Facts
+from tgc.schedule.lower import Conflict, Flat
+from tgc.schedule.target import Target
+
+BUCKETS = (4, 16, 64, 256, 1024, 4096, 16384, 65536)
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A kernel's axes and body, and the split of its partial results (None if it has none)."""
+
+    axes: tuple[Axis, ...]
+    body: tuple[Statement, ...]
+
+
+def split_size(extent: Dim, block: int, target: Target) -> Dim:
+    """Elements per program along a split axis: whole blocks, at most `target.programs` programs."""
+    if isinstance(extent, int):
+        return max(block, cdiv(cdiv(extent, target.programs), block) * block)
+    return cdiv(extent, target.programs * block) * block
+
+
+def split_axis(flat: Flat, inner: frozenset[str]) -> str | None:
+    """The axis whose programs yield partial results: the outermost reduced one that is not inner."""
+    reduced = {a for fold, _ in flat.partials for a in fold.over} - inner
+    return next((a for a in flat.axes if a in reduced), None)
+
+
+def inner_axes(flat: Flat) -> frozenset[str]:
+    """The axes that folds inside the kernel reduce."""
+    return frozenset(a for s in flat.body if isinstance(s, Reduce) for a in s.over)
+
+
+def order_axes(flat: Flat, facts: Facts) -> Flat:
+    """Axes in order of memory: the one with the smallest steps last."""
+    step: dict[str, int] = {}
+    for s in (*flat.body, *flat.stores):
+        if isinstance(s, Load | Store):
+            for term, c in s.index.terms:
+                if isinstance(term, str):
+                    step[term] = max(step.get(term, 0), abs(facts.value(c)))
+    names = sorted(flat.axes, key=lambda a: -step.get(a, 0))
+    order = {a: k for k, a in enumerate(names)}
+
+    def sort(axes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(axes, key=order.__getitem__))
+
+    def statement(s: Statement) -> Statement:
+        if isinstance(s, Reduce):
+            return replace(s, axes=sort(s.axes), over=sort(s.over))
+        return replace(s, axes=sort(s.axes))  # type: ignore[union-attr, arg-type]
+
+    return Flat(
+        {a: flat.axes[a] for a in names},
+        [statement(s) for s in flat.body],
+        flat.stores,
+        [(replace(r, axes=sort(r.axes), over=sort(r.over)), node) for r, node in flat.partials],
+    )
+
+
+def tile(flat: Flat, facts: Facts, target: Target) -> Tiled:
+    """Choose a kind and a block for each axis and arrange the body in loops where needed.
+
+    Raises:
+        Conflict: partial results of a row that does not fit a program.
+    """
+    inner = inner_axes(flat)
+    split = split_axis(flat, inner)
+    if split is not None:
+        inner |= {a for fold, _ in flat.partials for a in fold.over} - {split}
+    chosen, looped = _place_axes(flat, inner, split, facts, target)
+    folds = [fold for fold, _ in flat.partials]
+    body = _flatten_partials(list(flat.body), folds, split)
+    stores = _with_axes(flat, body)
+    if looped is not None:
+        if split is not None and any(looped in f.axes for f in folds):
+            raise Conflict
+        body = _stage_loops([*body, *stores], looped)
+    else:
+        body = _stores_early(body, stores)
+    if split is not None:
+        body = _wrap_split(body, folds, split)
+    return Tiled(tuple(chosen[a] for a in flat.axes), tuple(body))
+
+
+# --- placing axes ---------------------------------------------------------------------------------------------------
+
+
+def _place_axes(
+    flat: Flat, inner: frozenset[str], split: str | None, facts: Facts, target: Target
+) -> tuple[dict[str, Axis], str | None]:
+    chosen: dict[str, Axis] = {}
+    budget, looped = target.tile, None
+    rows = [a for a in flat.axes if a in inner]
+    if rows and not facts.at_most(product([flat.axes[a] for a in rows]), target.row):
+        looped = rows[0]
+        chosen[looped] = Axis(looped, flat.axes[looped], "loop", target.tile)
+        budget = 1
+        for name in rows[1:]:
+            if not facts.at_most(flat.axes[name], target.row):
+                raise Conflict
+            chosen[name] = Axis(name, flat.axes[name], "lane")
+            width = facts.bucket(flat.axes[name], BUCKETS)
+            chosen[looped] = replace(chosen[looped], block=max(1, target.tile // width))
+    elif rows:
+        for name in rows:
+            chosen[name] = Axis(name, flat.axes[name], "lane")
+        budget //= facts.bucket(product([flat.axes[a] for a in rows]), BUCKETS)
+    outer = [a for a in flat.axes if a not in inner and a != split]
+    if len(outer) == 1 and not rows and split is None:
+        chosen[outer[0]] = Axis(outer[0], flat.axes[outer[0]], "grid", target.flat)
+        return chosen, None
+    share = max(1, budget // 16) if split is not None else budget
+    for name in reversed(outer):
+        chosen[name], share, budget = _outer_axis(name, flat.axes[name], share, budget, facts)
+    if split is not None:
+        extent, block = flat.axes[split], max(1, budget)
+        chosen[split] = Axis(split, extent, "loop", block, split_size(extent, block, target))
+    return chosen, looped
+
+
+def _outer_axis(name: str, extent: Dim, share: int, budget: int, facts: Facts) -> tuple[Axis, int, int]:
+    if share > 1 and facts.at_most(extent, share):
+        width = facts.bucket(extent, (*(b for b in BUCKETS if b < share), share))
+        return Axis(name, extent, "lane"), max(1, share // width), max(1, budget // width)
+    return Axis(name, extent, "grid", max(1, share)), 1, max(1, budget // max(1, share))
+
+
+# --- arranging the body ---------------------------------------------------------------------------------------------
+
+
+def _uses(statement: Statement) -> tuple[str, ...]:
+    """The values a statement reads."""
+    if isinstance(statement, Op):
+        return tuple(a for a in statement.args if isinstance(a, str))
+    if isinstance(statement, Reduce):
+        return (statement.value,) if isinstance(statement.value, str) else ()
+    if isinstance(statement, Store):
+        return (*((statement.value,) if isinstance(statement.value, str) else ()), *_index_values(statement.index))
+    if isinstance(statement, Load):
+        return (*((statement.mask,) if statement.mask else ()), *_index_values(statement.index))
+    if isinstance(statement, Iota):
+        return _index_values(statement.index)
+    return tuple(v for s in (*statement.body, *statement.folds) for v in _uses(s))
+
+
+def _index_values(index: Index) -> tuple[str, ...]:
+    found: list[str] = []
+    for term, _ in index.terms:
+        if isinstance(term, Gathered):
+            found.append(term.value)
+        elif isinstance(term, Quotient | Remainder):
+            found += _index_values(term.index)
+    return tuple(found)
+
+
+def _with_axes(flat: Flat, body: list[Statement]) -> list[Store]:
+    """The stores, each over the axes of its index."""
+    axes_of = {s.name: s.axes for s in body if isinstance(s, Load | Iota | Op | Reduce)}
+    out = []
+    for store in flat.stores:
+        used = {t for t, _ in store.index.terms if isinstance(t, str)}
+        used |= {a for v in _uses(store) for a in axes_of.get(v, ())}
+        out.append(replace(store, axes=tuple(a for a in flat.axes if a in used)))
+    return out
+
+
+def _flatten_partials(body: list[Statement], folds: list[Reduce], split: str | None) -> list[Statement]:
+    """A partial fold over several axes reduces the inner ones in each tile first; `folds` keep the split axis."""
+    for k, fold in enumerate(folds):
+        rest = tuple(a for a in fold.over if a != split)
+        if rest:
+            name = f"{fold.name}_tile"
+            axes = tuple(a for a in (*fold.axes, split) if a is not None and _has(body, fold.value, a))
+            body.append(Reduce(name, fold.monoid, fold.value, rest, fold.dtype, axes, fold.line))
+            folds[k] = replace(fold, value=name, over=(split,) if split else ())
+    return body
+
+
+def _has(body: list[Statement], value: Operand, axis: str) -> bool:
+    if isinstance(value, Const):
+        return False
+    return any(axis in s.axes for s in body if isinstance(s, Load | Iota | Op | Reduce) and s.name == value)
+
+
+def _stores_early(body: list[Statement], stores: list[Store]) -> list[Statement]:
+    """Each store right after the value it stores."""
+    out: list[Statement] = []
+    waiting = list(stores)
+    defined: set[str] = set()
+    for statement in (None, *body):
+        if statement is not None:
+            out.append(statement)
+            defined.add(statement.name)  # type: ignore[union-attr]
+        ready = [s for s in waiting if set(_uses(s)) <= defined]
+        out += ready
+        waiting = [s for s in waiting if s not in ready]
+    return out
+
+
+def _stage_loops(statements: list[Statement], axis: str) -> list[Statement]:
+    """Loops over `axis`, one per stage of dependent folds; what a later stage needs of an earlier one is made again.
+
+    A statement over the axis belongs to the stage after the last fold it depends on; all else stands between loops.
+    """
+    by_name: dict[str, Statement] = {}
+    stage: dict[int, int] = {}
+    level: dict[str, int] = {}
+    for k, s in enumerate(statements):
+        here = max((level[v] for v in _uses(s)), default=0)
+        stage[k] = here
+        if not isinstance(s, Store):
+            assert not isinstance(s, Loop)
+            by_name[s.name] = s
+            level[s.name] = here + 1 if isinstance(s, Reduce) and axis in s.over else here
+    last = max(stage.values(), default=0)
+    out: list[Statement] = []
+    for number in range(last + 1):
+        mine = [s for k, s in enumerate(statements) if stage[k] == number]
+        out += [s for s in mine if not _in_loop(s, axis)]
+        inside = [s for s in mine if _in_loop(s, axis)]
+        folds = [s for s in inside if isinstance(s, Reduce) and axis in s.over]
+        stores = [s for s in inside if isinstance(s, Store)]
+        if not folds and not stores:
+            continue
+        body = _closure(statements, [*folds, *stores], by_name, axis)
+        out.append(Loop(axis, tuple(_stores_early(body, stores)), tuple(folds)))
+    return out
+
+
+def _in_loop(statement: Statement, axis: str) -> bool:
+    if isinstance(statement, Reduce):
+        return axis in statement.axes or axis in statement.over
+    return axis in statement.axes  # type: ignore[union-attr]
+
+
+def _closure(
+    statements: list[Statement], roots: list[Statement], by_name: dict[str, Statement], axis: str
+) -> list[Statement]:
+    """The statements over `axis` that `roots` need, in order."""
+    needed: set[str] = set()
+    stack = [v for r in roots for v in _uses(r)]
+    while stack:
+        name = stack.pop()
+        statement = by_name[name]
+        if name in needed or not _in_loop(statement, axis) or (isinstance(statement, Reduce) and axis in statement.over):
+            continue
+        needed.add(name)
+        stack += _uses(statement)
+    return [s for s in statements if not isinstance(s, Store) and s.name in needed]  # type: ignore[union-attr]
+
+
+def _wrap_split(body: list[Statement], folds: list[Reduce], split: str) -> list[Statement]:
+    """Everything that runs along the split axis in one loop that ends in the partial folds."""
+    varying: set[str] = set()
+    before: list[Statement] = []
+    inside: list[Statement] = []
+    for s in body:
+        moves = any(v in varying for v in _uses(s)) or _along(s, split)
+        if moves:
+            inside.append(s)
+            varying |= {r.name for r in s.folds} if isinstance(s, Loop) else set() if isinstance(s, Store) else {s.name}
+        else:
+            before.append(s)
+    return [*before, Loop(split, tuple(inside), tuple(folds))]
+
+
+def _along(statement: Statement, axis: str) -> bool:
+    if isinstance(statement, Loop):
+        return any(_along(s, axis) for s in (*statement.body, *statement.folds))
+    return _in_loop(statement, axis)
