@@ -14,7 +14,7 @@ from bench.measure import Timing
 
 T = TypeVar("T")
 
-HEADER = ("", "median", "spread", "of copy", "peak", "faster than")
+HEADER = ("", "median", "spread", "of copy", "peak", "speed against")
 MEGABYTE = 1e6  # below this, the high-water mark of a process says nothing
 
 
@@ -62,24 +62,27 @@ def cells(timing: Timing) -> tuple[str, ...]:
 
 
 def show(timings: Sequence[Timing]) -> None:
-    """Print the table, a title line for each workload: by rich if it is installed, else in plain columns."""
-    rows: list[tuple[str, ...]] = []
-    for timing in timings:
-        title = (timing.workload, *[""] * (len(HEADER) - 1))
-        if title not in rows:
-            rows.append(title)
-        rows.append(cells(timing))
+    """Print a table for each workload, columns aligned over all: by rich if it is installed, else plain."""
+    rows = [(timing.workload, cells(timing)) for timing in timings]
+    widths = [
+        max(len(row[i]) for row in (HEADER, *(r for _, r in rows))) for i in range(len(HEADER))
+    ]
+    grouped = {name: [row for n, row in rows if n == name] for name, _ in rows}
     if installed("rich"):
-        table = importlib.import_module("rich.table").Table(*HEADER, box=None)
-        for row in rows:
-            table.add_row(*row, style=None if row[0].startswith("  ") else "bold")
-        importlib.import_module("rich.console").Console().print(table)
+        console = importlib.import_module("rich.console").Console()
+        make = importlib.import_module("rich.table").Table
+        for name, group in grouped.items():
+            table = make(title=name, title_justify="left", title_style="bold", box=None)
+            for title, width in zip(HEADER, widths):
+                table.add_column(title, min_width=width if title != HEADER[-1] else None)
+            for row in group:
+                table.add_row(*row)
+            console.print(table)
         return
-    # A title may run on over the other columns: it is no measure of the first one's width.
-    first = max(len(row[0]) for row in rows if row[0].startswith("  "))
-    widths = [first, *(max(len(row[i]) for row in (HEADER, *rows)) for i in range(1, len(HEADER)))]
-    for row in (HEADER, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    for name, group in grouped.items():
+        print(name)
+        for row in (HEADER, *group):
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
 def to_json(suite: str, environment: dict[str, Any], timings: Sequence[Timing]) -> str:
