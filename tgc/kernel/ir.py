@@ -30,6 +30,13 @@ from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim
 
 
+INT32_ELEMENTS = 2**31 - 2**20
+"""Offsets into a buffer of at most so many elements are computed in 32 bits, where a `Guard` of the plan says so.
+
+The room left is for the lanes of a tile that overrun the end.
+"""
+
+
 @dataclass(frozen=True)
 class Axis:
     """An iteration axis of `extent` elements.
