@@ -1,0 +1,232 @@
+"""Arguments as they come and results as they go: numpy arrays, torch tensors, Python numbers.
+
+The numpy backend works on torch CPU tensors through views that share their memory; results are allocated by numpy
+(whose large arrays get huge pages, torch's do not) and wrapped without a copy. bfloat16, which numpy lacks, crosses
+as int16 bits and is seen by numpy as `ml_dtypes.bfloat16`.
+
+torch is never imported here: where a tensor arrives, its module is already loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tgc.errors import BackendError, DeviceError, DTypeError, UnsupportedOpError
+from tgc.ir.dtypes import BY_NAME, DType
+from tgc.settings import current
+
+NUMBERS = (bool, int, float)
+Convert = Callable[[Any], Any]
+
+
+def torch_module() -> Any:
+    """torch, if something has imported it; else None."""
+    return sys.modules.get("torch")
+
+
+def is_tensor(value: object) -> bool:
+    """Whether a value is a torch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def container_of(values: Sequence[Any]) -> str:
+    """"torch" if any value is a tensor, else "numpy" if any is an array, else "python"."""
+    if any(is_tensor(v) for v in values):
+        return "torch"
+    return "numpy" if any(isinstance(v, np.ndarray | np.generic) for v in values) else "python"
+
+
+def device_of(values: Sequence[Any]) -> Any:
+    """The torch device all tensors lie on; None without tensors. 0-d CPU tensors go with any device, as in torch.
+
+    Raises:
+        DeviceError: tensors on two devices.
+    """
+    devices = []
+    for value in values:
+        if is_tensor(value) and value.device not in devices:
+            devices.append(value.device)
+    if len(devices) > 1:
+        wide = {v.device for v in values if is_tensor(v) and (v.ndim or v.device.type != "cpu")}
+        devices = [d for d in devices if d in wide]
+    if len(devices) > 1:
+        raise DeviceError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{devices[0]} and {devices[1]}!",
+            hint="move the arguments to one device with .to(device) before the call",
+        )
+    return devices[0] if devices else None
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in its interpreter, on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def architecture(device: Any) -> str:
+    """The name of a GPU's architecture: "sm_90", "gfx942"."""
+    torch = sys.modules["torch"]
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+def target_of(device: Any, backend: str | None) -> str:
+    """The name of the target that serves arguments on `device` (None: numpy arrays), under the settings.
+
+    Raises:
+        BackendError: the backend asked for cannot run there.
+    """
+    backend = backend or current().backend
+    kind = "cpu" if device is None else device.type
+    if kind in ("cpu", "meta"):
+        if backend in (None, "numpy"):
+            return "numpy"
+        return _triton_without_gpu(kind, backend)
+    if backend not in (None, "triton"):
+        raise BackendError(
+            f"the {backend} backend does not run on {device}",
+            hint="move the arguments to the CPU, or leave the backend open",
+        )
+    if kind != "cuda":
+        raise BackendError(f"there is no backend for {device}", hint="tgc runs on cpu and cuda")
+    return architecture(device)
+
+
+def _triton_without_gpu(kind: str, backend: str) -> str:
+    if backend != "triton":
+        raise BackendError(f"there is no backend {backend!r}", hint="numpy or triton")
+    if interpreted() and kind == "cpu":
+        return "sm_90"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        raise BackendError(
+            "the triton backend was asked for, but the arguments are not on the GPU",
+            hint="move them with .to('cuda'), or leave the backend open",
+        )
+    raise BackendError(
+        "the triton backend was asked for, but there is no GPU",
+        hint="unset TGC_BACKEND to run on numpy; f.lower(..., target='sm_90') shows the kernels without a GPU",
+    )
+
+
+# --- dtypes ---------------------------------------------------------------------------------------
+
+
+def dtype_of(value: Any) -> DType:
+    """The element type of an array or tensor.
+
+    Raises:
+        DTypeError: tgc has no such type.
+    """
+    name = str(value.dtype).removeprefix("torch.")
+    found = BY_NAME.get(name)
+    if found is None or (isinstance(value, np.ndarray) and not value.dtype.isnative):
+        raise DTypeError(
+            f"an argument has dtype {name}, which tgc does not compile",
+            hint="float64, float32, float16, bfloat16, int8 to int64, uint8 and bool (in native byte order) are",
+        )
+    return found
+
+
+def torch_dtype(dtype: DType) -> Any:
+    """torch's name for an element type."""
+    return getattr(sys.modules["torch"], dtype.name)
+
+
+def _ml_bfloat16() -> Any:
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise BackendError(
+            "bfloat16 on the CPU needs the package ml_dtypes, which is not installed",
+            hint="pip install ml_dtypes, or use float32",
+        ) from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+# --- conversions ----------------------------------------------------------------------------------
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _view(tensor: Any) -> Any:
+    return tensor.detach().numpy()
+
+
+def _view_contiguous(tensor: Any) -> Any:
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _contiguous(tensor: Any) -> Any:
+    return tensor.contiguous()
+
+
+def into_numpy(value: Any) -> Convert:
+    """How a value like this one is handed to a numpy host function; it is copied only if it is not contiguous.
+
+    Raises:
+        UnsupportedOpError: a sparse tensor, a masked array.
+    """
+    if is_tensor(value):
+        return _tensor_into_numpy(value)
+    if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise UnsupportedOpError(
+                "masked arrays are not compiled", hint="pass the data and the mask, and use tgc.where"
+            )
+        dtype_of(value)
+        plain = value.flags.c_contiguous and value.flags.aligned
+        return _identity if plain and type(value) is np.ndarray else np.ascontiguousarray
+    return np.asarray if isinstance(value, np.generic) else _identity
+
+
+def _tensor_into_numpy(value: Any) -> Convert:
+    torch = sys.modules["torch"]
+    check_dense(value)
+    dtype_of(value)
+    if value.dtype == torch.bfloat16:
+        bits, wanted = torch.int16, _ml_bfloat16()
+        return lambda t: t.detach().contiguous().view(bits).numpy().view(wanted)
+    if value.is_neg():
+        return lambda t: t.detach().resolve_neg().numpy()
+    return _view if value.is_contiguous() else _view_contiguous
+
+
+def into_torch(value: Any) -> Convert:
+    """How a value like this one is handed to a host function over torch tensors."""
+    if is_tensor(value):
+        check_dense(value)
+        dtype_of(value)
+        return _identity if value.is_contiguous() else _contiguous
+    return _identity
+
+
+def check_dense(value: Any) -> None:
+    """Raises UnsupportedOpError for a tensor that is not one strided block of memory."""
+    torch = sys.modules["torch"]
+    if value.layout != torch.strided:
+        raise UnsupportedOpError(
+            f"an argument has layout {value.layout}", hint="convert it with .to_dense()"
+        )
+
+
+def out_of_numpy(dtype: DType) -> Convert:
+    """How a numpy result becomes a tensor, sharing memory."""
+    torch = sys.modules["torch"]
+    wrap, asarray = torch.from_numpy, np.asarray
+    if dtype.name == "bfloat16":
+        return lambda a: wrap(asarray(a).view(np.int16)).view(torch.bfloat16)
+    return lambda a: wrap(asarray(a))
