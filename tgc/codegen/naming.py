@@ -1,0 +1,75 @@
+"""Names and size expressions in emitted Python: shared by the emitters, so that their output reads alike."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+from collections.abc import Iterable, Mapping
+
+from tgc.ir.sizes import Dim, FloorDiv, Size
+
+RESERVED = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist) | frozenset(dir(builtins))
+
+
+def identifier(text: str) -> str:
+    """`text` made a Python identifier: other characters become underscores, keywords get one behind."""
+    name = re.sub(r"\W", "_", text, flags=re.ASCII)
+    if not name or name[0].isdigit():
+        name = "_" + name
+    return name + "_" if name in RESERVED else name
+
+
+class Names:
+    """The names of one scope: each given out once, as asked for where possible, else numbered."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.taken = set(taken)
+
+    def new(self, text: str) -> str:
+        """A name not given out before."""
+        base = identifier(text)
+        name, number = base, 1
+        while name in self.taken:
+            name, number = f"{base}_{number}", number + 1
+        self.taken.add(name)
+        return name
+
+    def child(self) -> Names:
+        """A scope in which the names of this one are taken."""
+        return Names(self.taken)
+
+
+def size_text(dim: Dim, names: Mapping[str, str] | None = None) -> str:
+    """A size as a Python expression; `names` renames its symbols."""
+    if isinstance(dim, int):
+        return str(dim)
+    text = ""
+    for monomial, coefficient in _positive_first(dim):
+        body = " * ".join(_atom_text(atom, names or {}) for atom in monomial)
+        if not body:
+            body = str(abs(coefficient))
+        elif abs(coefficient) != 1:
+            body = f"{abs(coefficient)} * {body}"
+        if not text:
+            text = f"-{body}" if coefficient < 0 else body
+        else:
+            text += f" - {body}" if coefficient < 0 else f" + {body}"
+    return text
+
+
+def size_operand(dim: Dim, names: Mapping[str, str] | None = None) -> str:
+    """The same, in parentheses unless it binds tighter than any operator around it."""
+    text = size_text(dim, names)
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
+def _positive_first(size: Size) -> list[tuple[tuple[str | FloorDiv, ...], int]]:
+    """The terms, a positive one in front: `n - 1` rather than `-1 + n`."""
+    return sorted(size.terms, key=lambda term: term[1] < 0) if size.terms[0][1] < 0 else list(size.terms)
+
+
+def _atom_text(atom: str | FloorDiv, names: Mapping[str, str]) -> str:
+    if isinstance(atom, str):
+        return names.get(atom, atom)
+    return f"({size_operand(atom.numerator, names)} // {size_operand(atom.denominator, names)})"
