@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except TgcError as error:
-        print(f"tgc: {type(error).__name__}: {error}", file=sys.stderr)
+        kind = "" if type(error) is TgcError else f"{type(error).__name__}: "
+        print(f"tgc: {kind}{error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this, Python complains again when it flushes at exit.
@@ -274,7 +275,7 @@ def time_demo(plain: Callable[..., Any], size: int) -> None:
         "numpy, by hand": by_hand,
         "tgc on numpy arrays": lambda: both(score, label),
     }
-    if cli.version_of("torch"):
+    if cli.importable("torch"):
         runs.update(torch_runs(plain, score, label))
     times = cli.interleaved(runs)
     slowest = max(times.values())

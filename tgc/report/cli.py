@@ -77,6 +77,15 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def importable(package: str) -> bool:
+    """Whether an optional package can be used: one that is installed may still lack a library it loads."""
+    try:
+        importlib.import_module(package)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
 def versions() -> list[tuple[str, str]]:
     """Name and version of Python, tgc and each package it can use, with what to install for a missing one."""
     rows = [
@@ -91,7 +100,7 @@ def versions() -> list[tuple[str, str]]:
 
 def gpus() -> list[str]:
     """The GPUs torch can use, or else those the driver's own tool names; empty without one."""
-    if version_of("torch") is not None:
+    if importable("torch"):
         torch = importlib.import_module("torch")
         if torch.cuda.is_available():
             return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
