@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tgc"
-OPEN_TO_ALL = ("errors", "settings", "numerics")
+OPEN_TO_ALL = ("errors", "settings", "numerics", "trees")
 LAYERS = (
     "ir",
     "trace",
