@@ -11,7 +11,10 @@ a == b.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tgc.ir import expansions
 
 INF = float("inf")
 
@@ -25,12 +28,18 @@ class OpSpec:
         arity: number of operands.
         formula: sympy text over a, b, c; None where the operation is not real-valued (bits, predicates).
         numpy: name of the numpy ufunc, callable with `out=`; None where the expansion serves.
-        triton: expression template over {0}, {1}, {2}; None where the expansion serves.
-        expansion: expression text over other operations and a, b, c (see `simplify/expand.py`).
+        triton: expression template over {0}, {1}, {2}; None where the expansion serves. It is the precise form: no
+            approximate instruction, no flushing, NaN as torch has it.
+        triton_for: templates for the operand types, by name or kind, whose precise form is another one.
+        expansion: the operation as nested calls of others, over a, b, c and literals, which take the dtype of the
+            operands: `div(1, add(1, exp(neg(a))))`. It is right to `ulp` in float32, edge values included.
+        expansion64: what float64 takes instead, where the one for float32 would lose digits.
         result: "same" dtype as the operands, "bool", or "cast".
         accepts: dtype kinds the operation is defined for ("float", "int", "bool").
         domain: per operand, the interval tests sample.
         ties: weight of the first operand at a tie of `Max`/`Min`; see above.
+        unordered: the weight of each operand of `Max`/`Min` where one is NaN, as torch has it.
+        edges: what torch gives where a partial is not defined: `(operand, condition, value)`, as nested calls.
         commutes: operands may be swapped, to the bit.
         torch: dotted name under torch of the reference.
         cost: rough cost in simple operations, for choices between equal forms.
@@ -42,11 +51,15 @@ class OpSpec:
     formula: str | None
     numpy: str | None = None
     triton: str | None = None
+    triton_for: Mapping[str, str] = field(default_factory=dict, hash=False)
     expansion: str | None = None
+    expansion64: str | None = None
     result: str = "same"
     accepts: tuple[str, ...] = ("float",)
     domain: tuple[tuple[float, float], ...] = ()
     ties: float | None = None
+    unordered: float = 1.0
+    edges: tuple[tuple[str, str, float], ...] = ()
     commutes: bool = False
     torch: str | None = None
     cost: int = 1
@@ -73,26 +86,36 @@ def _compare(name: str, symbol: str, numpy: str, **kw: object) -> OpSpec:
     return _binary(name, None, numpy, f"({{0}} {symbol} {{1}})", result="bool", accepts=ANY, **kw)
 
 
+# Triton: `//` and `%` of integers round to zero, and int1 is signed, so that True would be below False. The functions
+# named here without a module are in codegen/triton/operations.py.
+_FLOOR_DIV = {"float64": "floor_div_f64({0}, {1})", "int": "floor_div_int({0}, {1})", "uint": "({0} // {1})"}
+_FLOOR_MOD = {"int": "floor_mod_int({0}, {1})", "uint": "({0} % {1})"}
+_POW = {"int": "int_pow({0}, {1})", "uint": "int_pow({0}, {1})"}
+_MAXIMUM = {"int": "tl.maximum({0}, {1})", "uint": "tl.maximum({0}, {1})", "bool": "({0} | {1})"}
+_MINIMUM = {"int": "tl.minimum({0}, {1})", "uint": "tl.minimum({0}, {1})", "bool": "({0} & {1})"}
+
 _TABLE: tuple[OpSpec, ...] = (
     # arithmetic
     _binary("add", "a + b", "add", "({0} + {1})", accepts=NUM, commutes=True),
     _binary("sub", "a - b", "subtract", "({0} - {1})", accepts=NUM),
     _binary("mul", "a * b", "multiply", "({0} * {1})", accepts=NUM, commutes=True),
-    _binary("div", "a / b", "divide", "tl.div_rn({0}, {1})", cost=4),
-    _binary("floordiv", "floor(a / b)", "floor_divide", None, accepts=NUM, torch="floor_divide", cost=6),
-    _binary("mod", "a - b * floor(a / b)", "remainder", None, accepts=NUM, torch="remainder", cost=6),
+    _binary("div", "a / b", "divide", "tl.div_rn({0}, {1})", triton_for={"float64": "({0} / {1})"}, cost=4),
+    _binary("floordiv", "floor(a / b)", "floor_divide", "floor_div({0}, {1})", triton_for=_FLOOR_DIV, accepts=NUM, torch="floor_divide", cost=6),
+    _binary("mod", "a - b * floor(a / b)", "remainder", "floor_mod({0}, {1})", triton_for=_FLOOR_MOD, accepts=NUM, torch="remainder", cost=6),
     _unary("neg", "-a", "(-{0})", numpy="negative", accepts=NUM),
     _unary("abs", "Abs(a)", "tl.abs({0})", numpy="absolute", accepts=NUM),
-    _unary("sign", "sign(a)", None, accepts=NUM, expansion="where(eq(a, a), sub(cast_like(gt(a, 0), a), cast_like(lt(a, 0), a)), a)"),
+    _unary("sign", "sign(a)", None, accepts=NUM, numpy="sign", expansion="where(gt(a, 0), 1, where(lt(a, 0), -1, a))"),
     OpSpec("fma", 3, "a * b + c", None, "tl.fma({0}, {1}, {2})", expansion="add(mul(a, b), c)", domain=(WIDE,) * 3),
     _unary("square", "a**2", "({0} * {0})", accepts=NUM),
     _unary("reciprocal", "1 / a", None, expansion="div(1, a)", numpy=None, cost=4),
     # roots and powers
-    _unary("sqrt", "sqrt(a)", "tl.sqrt_rn({0})", domain=((0.0, INF),), cost=4),
+    _unary("sqrt", "sqrt(a)", "tl.sqrt_rn({0})", triton_for={"float64": "tl.sqrt({0})"}, domain=((0.0, INF),), cost=4),
     _unary("rsqrt", "1 / sqrt(a)", None, numpy=None, expansion="div(1, sqrt(a))", domain=((0.0, INF),), cost=6, ulp=1.0),
-    _unary("cbrt", "cbrt(a)", "libdevice.cbrt({0})", torch=None, cost=16, ulp=1.5),
-    _binary("pow", "a**b", "power", "libdevice.pow({0}, {1})", accepts=NUM, domain=((0.0, INF), (-40.0, 40.0)), cost=20, ulp=4.0),
-    _binary("hypot", "sqrt(a**2 + b**2)", "hypot", "libdevice.hypot({0}, {1})", cost=10, ulp=1.5, commutes=True),
+    _unary("cbrt", "sign(a) * Abs(a)**Rational(1, 3)", "libdevice.cbrt({0})", torch=None, cost=16, ulp=1.5),
+    _binary("pow", "a**b", "power", "libdevice.pow({0}, {1})", triton_for=_POW, accepts=NUM, domain=((1e-18, 1e18), (-40.0, 40.0)), cost=20, ulp=4.0,
+            edges=(("a", "eq(b, 0)", 0.0), ("b", "and(eq(a, 0), ge(b, 0))", 0.0))),
+    _binary("hypot", "sqrt(a**2 + b**2)", "hypot", "libdevice.hypot({0}, {1})", cost=10, ulp=1.5, commutes=True,
+            edges=(("a", "eq(y, 0)", 0.0), ("b", "eq(y, 0)", 0.0))),
     # exponentials and logarithms
     _unary("exp", "exp(a)", "libdevice.exp({0})", domain=((-110.0, 90.0),), cost=8, ulp=2.5),
     _unary("exp2", "2**a", "libdevice.exp2({0})", domain=((-150.0, 128.0),), cost=8, ulp=2.5),
@@ -103,10 +126,11 @@ _TABLE: tuple[OpSpec, ...] = (
     _unary("log1p", "log(1 + a)", "libdevice.log1p({0})", domain=((-1.0, INF),), cost=10, ulp=3.0),
     _binary(
         "logaddexp", "log(exp(a) + exp(b))", "logaddexp", None, commutes=True, cost=20, ulp=4.0,
-        expansion="add(maximum(a, b), log1p(exp(neg(abs(sub_finite(a, b))))))", domain=((-200.0, 200.0), (-200.0, 200.0)),
+        expansion="where(eq(a, b), add(a, 0.6931471805599453), add(maximum(a, b), log1p(exp(neg(abs(sub(a, b)))))))", domain=((-200.0, 200.0), (-200.0, 200.0)),
     ),
     _binary(
         "xlogy", "a * log(b)", None, None, torch="xlogy", cost=10, ulp=4.5, domain=(WIDE, (0.0, INF)),
+        edges=(("a", "and(eq(a, 0), le(b, 0))", 0.0),),
         expansion="where(and(eq(a, 0), eq(b, b)), 0, mul(a, log(b)))",
     ),
     # the logistic family
@@ -122,7 +146,8 @@ _TABLE: tuple[OpSpec, ...] = (
     _unary("asin", "asin(a)", "libdevice.asin({0})", numpy="arcsin", domain=((-1.0, 1.0),), cost=12, ulp=4.0),
     _unary("acos", "acos(a)", "libdevice.acos({0})", numpy="arccos", domain=((-1.0, 1.0),), cost=12, ulp=4.0),
     _unary("atan", "atan(a)", "libdevice.atan({0})", numpy="arctan", cost=12, ulp=4.0),
-    _binary("atan2", "atan2(a, b)", "arctan2", "libdevice.atan2({0}, {1})", cost=14, ulp=4.0),
+    _binary("atan2", "atan2(a, b)", "arctan2", "libdevice.atan2({0}, {1})", cost=14, ulp=4.0,
+            edges=(("a", "and(eq(a, 0), eq(b, 0))", 0.0), ("b", "and(eq(a, 0), eq(b, 0))", 0.0))),
     _unary("sinh", "sinh(a)", "libdevice.sinh({0})", domain=((-89.0, 89.0),), cost=14, ulp=4.0),
     _unary("cosh", "cosh(a)", "libdevice.cosh({0})", domain=((-89.0, 89.0),), cost=14, ulp=4.0),
     _unary("tanh", "tanh(a)", "libdevice.tanh({0})", domain=((-20.0, 20.0),), cost=12, ulp=4.0),
@@ -132,27 +157,31 @@ _TABLE: tuple[OpSpec, ...] = (
     # error functions
     _unary(
         "erf", "erf(a)", "libdevice.erf({0})", numpy=None, torch="erf", cost=16, ulp=4.0, domain=((-6.0, 6.0),),
+        expansion=expansions.ERF32, expansion64=expansions.ERF64,
     ),
-    _unary("erfc", "erfc(a)", "libdevice.erfc({0})", numpy=None, torch="erfc", cost=16, ulp=8.0, domain=((-6.0, 10.0),)),
+    _unary(
+        "erfc", "erfc(a)", "libdevice.erfc({0})", numpy=None, torch="erfc", cost=16, ulp=8.0, domain=((-6.0, 10.0),),
+        expansion=expansions.ERFC32, expansion64=expansions.ERFC64,
+    ),
     # order
-    _binary("maximum", "Max(a, b)", "maximum", "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", accepts=ANY, ties=0.5, commutes=True),
-    _binary("minimum", "Min(a, b)", "minimum", "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", accepts=ANY, ties=0.5, commutes=True),
-    _binary("clamp_min", "Max(a, b)", "maximum", "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", accepts=NUM, ties=1.0),
-    _binary("clamp_max", "Min(a, b)", "minimum", "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", accepts=NUM, ties=1.0),
+    _binary("maximum", "Max(a, b)", "maximum", "nan_max({0}, {1})", triton_for=_MAXIMUM, accepts=ANY, ties=0.5, commutes=True),
+    _binary("minimum", "Min(a, b)", "minimum", "nan_min({0}, {1})", triton_for=_MINIMUM, accepts=ANY, ties=0.5, commutes=True),
+    _binary("clamp_min", "Max(a, b)", "maximum", "nan_max({0}, {1})", triton_for=_MAXIMUM, accepts=NUM, ties=1.0, unordered=0.0),
+    _binary("clamp_max", "Min(a, b)", "minimum", "nan_min({0}, {1})", triton_for=_MINIMUM, accepts=NUM, ties=1.0, unordered=0.0),
     _unary("relu", "Max(a, 0)", None, numpy=None, expansion="clamp_min(a, 0)", accepts=NUM, ties=0.0),
     # rounding: derivative zero
     _unary("floor", "floor(a)", "libdevice.floor({0})", cost=2),
     _unary("ceil", "ceiling(a)", "libdevice.ceil({0})", cost=2),
     _unary("trunc", "sign(a) * floor(Abs(a))", "libdevice.trunc({0})", cost=2),
     _unary("round", None, "libdevice.nearbyint({0})", numpy="rint", cost=2),
-    _binary("copysign", "Abs(a) * sign(b)", "copysign", "libdevice.copysign({0}, {1})", cost=2),
+    _binary("copysign", "Abs(a) * sign(b)", "copysign", "libdevice.copysign({0}, {1})", cost=2, edges=(("a", "eq(a, 0)", 0.0),)),
     # predicates and logic
     _compare("eq", "==", "equal", commutes=True),
     _compare("ne", "!=", "not_equal", commutes=True),
-    _compare("lt", "<", "less"),
-    _compare("le", "<=", "less_equal"),
-    _compare("gt", ">", "greater"),
-    _compare("ge", ">=", "greater_equal"),
+    _compare("lt", "<", "less", triton_for={"bool": "(~{0} & {1})"}),
+    _compare("le", "<=", "less_equal", triton_for={"bool": "(~{0} | {1})"}),
+    _compare("gt", ">", "greater", triton_for={"bool": "({0} & ~{1})"}),
+    _compare("ge", ">=", "greater_equal", triton_for={"bool": "({0} | ~{1})"}),
     _unary("isnan", None, "({0} != {0})", result="bool", cost=1),
     _unary("isinf", None, "(tl.abs({0}) == float('inf'))", result="bool", cost=1),
     _unary("isfinite", None, "(tl.abs({0}) < float('inf'))", result="bool", cost=1),
