@@ -1,0 +1,193 @@
+"""Python expressions as small syntax trees, so that emitted source has the parentheses it needs and no others.
+
+Operation templates are parsed once, operands are put in as trees, and `ast.unparse` prints the result. Nothing here
+knows Triton but for the spelling of its types.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from tgc.ir.dtypes import DType
+from tgc.ir.sizes import Dim, FloorDiv, Size
+
+Expr: TypeAlias = ast.expr
+
+_PLACEHOLDER = re.compile(r"\{(\d)\}")
+
+
+def name(identifier: str) -> Expr:
+    return ast.Name(identifier)
+
+
+def number(value: float | int | bool) -> Expr:
+    """A literal that reads back to the same bits."""
+    if isinstance(value, bool):
+        return ast.Constant(value)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return call("float", ast.Constant("nan"))
+        if math.isinf(value):
+            infinite = call("float", ast.Constant("inf"))
+            return infinite if value > 0 else ast.UnaryOp(ast.USub(), infinite)
+    if math.copysign(1.0, value) < 0:
+        return ast.UnaryOp(ast.USub(), ast.Constant(-value))
+    return ast.Constant(value)
+
+
+def call(function: str, *args: Expr, **keywords: Expr) -> Expr:
+    """`function(args, keyword=...)`; the function may be a dotted name."""
+    named = [ast.keyword(key, value) for key, value in keywords.items()]
+    return ast.Call(dotted(function), list(args), named)
+
+
+def dotted(path: str) -> Expr:
+    """`tl.float32` and the like."""
+    first, *rest = path.split(".")
+    node = name(first)
+    for attribute in rest:
+        node = ast.Attribute(node, attribute)
+    return node
+
+
+def method(target: Expr, function: str, *args: Expr) -> Expr:
+    return ast.Call(ast.Attribute(target, function), list(args), [])
+
+
+def template(text: str, *operands: Expr) -> Expr:
+    """`template("({0} + {1})", a, b)`: the operands put into a template of the operation table."""
+    return _fill(_parse(text), operands)
+
+
+def repeats_operand(text: str) -> bool:
+    """Whether a template writes an operand twice (which should then be a name)."""
+    found = _PLACEHOLDER.findall(text)
+    return len(found) != len(set(found))
+
+
+def is_call(text: str) -> bool:
+    """Whether a template is a function call, as opposed to an operator."""
+    return isinstance(_parse(text), ast.Call)
+
+
+@lru_cache(maxsize=None)
+def _parse(text: str) -> Expr:
+    return ast.parse(_PLACEHOLDER.sub(r"_operand_\1", text), mode="eval").body
+
+
+def _fill(node: Any, operands: Sequence[Expr]) -> Any:
+    if isinstance(node, ast.Name) and node.id.startswith("_operand_"):
+        return operands[int(node.id[-1])]
+    if isinstance(node, list):
+        return [_fill(item, operands) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    return type(node)(**{field: _fill(value, operands) for field, value in ast.iter_fields(node)})
+
+
+def text(node: Expr) -> str:
+    """The source of an expression."""
+    return ast.unparse(node).replace("'", '"')
+
+
+def is_name(node: Expr) -> bool:
+    return isinstance(node, ast.Name)
+
+
+# --- sums, products, indexing ---------------------------------------------------------------------------------------
+
+
+def product(left: Expr | None, right: Expr) -> Expr:
+    """`left * right`; None is 1."""
+    return right if left is None else ast.BinOp(left, ast.Mult(), right)
+
+
+def sum_of(parts: Sequence[tuple[int, Expr]]) -> Expr | None:
+    """The sum of signed parts, one with a plus sign first where there is one; None if there are none."""
+    ordered = list(parts)
+    if ordered and ordered[0][0] < 0:
+        ordered.sort(key=lambda part: -part[0])
+    total: Expr | None = None
+    for sign, part in ordered:
+        if total is None:
+            total = part if sign > 0 else ast.UnaryOp(ast.USub(), part)
+        else:
+            total = ast.BinOp(total, ast.Add() if sign > 0 else ast.Sub(), part)
+    return total
+
+
+def expand(node: Expr, own: Sequence[str], wanted: Sequence[str]) -> Expr:
+    """A tile over the axes `own` indexed with `[:, None]` where axes of `wanted` are missing; a scalar stays."""
+    if not own or tuple(own) == tuple(wanted):
+        return node
+    marks: list[Expr] = [
+        ast.Slice() if axis in own else ast.Constant(value=None) for axis in wanted
+    ]
+    return ast.Subscript(node, ast.Tuple(marks, ast.Load()))
+
+
+def dim(value: Dim, names: Mapping[Dim, str]) -> Expr:
+    """A size as an expression: `names` holds the identifiers of sizes that have one (symbols among them)."""
+    if isinstance(value, int):
+        return number(value)
+    if value in names:
+        return name(names[value])
+    parts = [(sign(c), _monomial(m, abs(c), names)) for m, c in value.terms]
+    total = sum_of(parts)
+    assert total is not None
+    return total
+
+
+def sign(coefficient: int) -> int:
+    return 1 if coefficient > 0 else -1
+
+
+def _monomial(atoms: tuple[str | FloorDiv, ...], coefficient: int, names: Mapping[Dim, str]) -> Expr:
+    factors = [_atom(atom, names) for atom in atoms]
+    if coefficient != 1 or not factors:
+        factors.insert(0, number(coefficient))
+    result: Expr | None = None
+    for factor in factors:
+        result = product(result, factor)
+    assert result is not None
+    return result
+
+
+def _atom(atom: str | FloorDiv, names: Mapping[Dim, str]) -> Expr:
+    if isinstance(atom, str):
+        return name(names.get(Size.symbol(atom), atom))
+    rounded_up = atom.numerator - (atom.denominator - 1)
+    if isinstance(rounded_up, Size) and len(rounded_up.terms) < len(_terms(atom.numerator)):
+        return call("triton.cdiv", dim(rounded_up, names), dim(atom.denominator, names))
+    return ast.BinOp(dim(atom.numerator, names), ast.FloorDiv(), dim(atom.denominator, names))
+
+
+def _terms(value: Dim) -> tuple[object, ...]:
+    return value.terms if isinstance(value, Size) else (value,)
+
+
+# --- the spelling of types ------------------------------------------------------------------------------------------
+
+_SIGNATURE = {
+    "float64": "fp64",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "bool": "i1",
+    "uint8": "u8",
+}
+
+
+def triton_type(dtype: DType) -> Expr:
+    """`tl.float32`; a bool is `tl.int1`."""
+    return dotted("tl.int1" if dtype.kind == "bool" else f"tl.{dtype.name}")
+
+
+def signature_type(dtype: DType) -> str:
+    """As Triton writes it in a signature: `fp32`, `i64`, `i1`."""
+    return _SIGNATURE.get(dtype.name, f"i{8 * dtype.itemsize}")

@@ -1,0 +1,252 @@
+"""The host function of a plan: sizes from shapes, allocations, launches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tgc.codegen.naming import Names, identifier
+from tgc.codegen.triton.expressions import dim, text
+from tgc.codegen.triton.kernels import wrapped
+from tgc.codegen.triton.launch import Launch
+from tgc.codegen.triton.parameters import program_count
+from tgc.ir.dtypes import DType
+from tgc.ir.sizes import Dim, FloorDiv, Size, product
+from tgc.kernel.ir import Buffer, Matmul, Plan
+from tgc.kernel.ir import Launch as LaunchStep
+
+_MODULE_NAMES = ("torch", "triton", "tl", "libdevice", "lanes", "warps", "IEEE")
+
+
+class HostWriter:
+    """Writes the function of one plan; `taken` are names of the module's kernels."""
+
+    def __init__(self, plan: Plan, kernel_names: Sequence[str]) -> None:
+        self.plan = plan
+        self.launches = [
+            Launch(step.kernel, plan.guards) if isinstance(step, LaunchStep) else step
+            for step in plan.steps
+        ]
+        self.names = Names((*_MODULE_NAMES, *kernel_names, plan.name))
+        self.buffers = {b.name: self.names.new(b.name) for b in plan.buffers}
+        self.sizes: dict[Dim, str] = {
+            Size.symbol(b.name): self.names.new(b.name) for b in plan.bindings
+        }
+        self.lines: list[str] = []
+
+    def write(self) -> str:
+        """The whole function."""
+        inputs = [self.buffers[name] for name in self.plan.inputs]
+        self.lines += wrapped(f"def {self.plan.name}(", inputs, "):", 0)
+        self._docstring()
+        self._guards_and_sizes()
+        for buffer in self.plan.buffers:
+            if buffer.role not in ("in", "scalar") and not self._made_by_library(buffer):
+                self._allocate(buffer)
+        self._run()
+        outputs = [self.buffers[name] for name in self.plan.outputs]
+        self._line(f"return {', '.join(outputs)}" + ("," if len(outputs) == 1 else ""))
+        return "\n".join(self.lines) + "\n"
+
+    def _line(self, source: str, depth: int = 1) -> None:
+        self.lines.append("    " * depth + source)
+
+    def _size(self, value: Dim) -> str:
+        return text(dim(value, self.sizes))
+
+    def _docstring(self) -> None:
+        described = [self._described(name) for name in self.plan.inputs]
+        results = [self._described(name) for name in self.plan.outputs]
+        arrow = f"{', '.join(described)} -> {', '.join(results)}"
+        if len(arrow) <= 88:
+            self._line(f'"""{arrow}"""')
+            return
+        self._line('"""Takes and returns:')
+        self.lines.append("")
+        for title, items in (("", described), ("-> ", results)):
+            for item in items:
+                self._line(f"    {title}{item}")
+        self._line('"""')
+
+    def _described(self, buffer_name: str) -> str:
+        buffer = self.plan.buffer(buffer_name)
+        if buffer.role == "scalar":
+            return f"{self.buffers[buffer_name]}: {buffer.dtype.name}"
+        shape = ", ".join(self._size(d) for d in buffer.shape)
+        return f"{self.buffers[buffer_name]}: {buffer.dtype.name}[{shape}]"
+
+    # --- sizes ---
+
+    def _guards_and_sizes(self) -> None:
+        dense = [self.buffers[b.name] for b in self._tensors() if _is_row_major(b) and b.shape]
+        if len(dense) == 1:
+            self._line(f"{dense[0]} = {dense[0]}.contiguous()")
+        elif dense:
+            self.lines += wrapped(
+                f"{', '.join(dense)} = (t.contiguous() for t in (", dense, "))", 1
+            )
+        for buffer in self._tensors():
+            self._bind(buffer)
+        for guard in self.plan.guards:
+            conditions = [str(guard.low)] if guard.low is not None else []
+            conditions.append(self._size(guard.size))
+            conditions += [str(guard.high)] if guard.high is not None else []
+            self._line(f"assert {' <= '.join(conditions)}")
+        self._name_divisions()
+
+    def _tensors(self) -> list[Buffer]:
+        found = [self.plan.buffer(name) for name in dict.fromkeys(self.plan.inputs)]
+        return [b for b in found if b.role != "scalar"]
+
+    def _bind(self, buffer: Buffer) -> None:
+        """Sizes that are dimensions of an input, in one line where they are all of its dimensions."""
+        bound = [b for b in self.plan.bindings if b.buffer == buffer.name]
+        tensor = self.buffers[buffer.name]
+        shape = {b.dim: self.sizes[Size.symbol(b.name)] for b in bound if not b.stride}
+        if shape and sorted(shape) == list(range(len(buffer.shape))):
+            targets = ", ".join(shape[i] for i in range(len(buffer.shape)))
+            self._line(f"{targets}{',' if len(shape) == 1 else ''} = {tensor}.shape")
+        else:
+            for position, size in shape.items():
+                self._line(f"{size} = {tensor}.shape[{position}]")
+        for binding in bound:
+            if binding.stride:
+                size = self.sizes[Size.symbol(binding.name)]
+                self._line(f"{size} = {tensor}.stride({binding.dim})")
+
+    def _name_divisions(self) -> None:
+        """Sizes with a division that are needed more than once get a name."""
+        wishes: dict[Dim, str] = {}
+        used: Counter[Dim] = Counter()
+        for buffer in self.plan.buffers:
+            used.update(buffer.shape if buffer.role not in ("in", "scalar") else ())
+        for launch in self.launches:
+            if isinstance(launch, Matmul):
+                continue
+            for axis in launch.parameters.programs:
+                used[program_count(axis)] += 1
+                wishes.setdefault(program_count(axis), f"{axis.name}_programs")
+            for name, size in launch.parameters.sizes:
+                used[size] += 1
+                wishes.setdefault(size, name)
+        for size, count in used.items():
+            if count > 1 and _divides(size):
+                named = self.names.new(wishes.get(size, "size"))
+                self._line(f"{named} = {self._size(size)}")
+                self.sizes[size] = named
+
+    # --- memory ---
+
+    def _made_by_library(self, buffer: Buffer) -> bool:
+        return any(isinstance(s, Matmul) and s.out == buffer.name for s in self.plan.steps)
+
+    def _device(self) -> str:
+        tensors = self._tensors()
+        return f"{self.buffers[tensors[0].name]}.device" if tensors else '"cuda"'
+
+    def _allocate(self, buffer: Buffer) -> None:
+        dtype, device = torch_type(buffer.dtype), self._device()
+        options = f"dtype={dtype}, device={device}"
+        shape = self._tuple(buffer.shape)
+        target = self.buffers[buffer.name]
+        if _is_row_major(buffer):
+            self._line(f"{target} = torch.empty({shape}, {options})")
+        else:
+            strides = self._tuple(buffer.strides)
+            self._line(f"{target} = torch.empty_strided({shape}, {strides}, {options})")
+
+    def _tuple(self, sizes: Sequence[Dim]) -> str:
+        inner = ", ".join(self._size(s) for s in sizes)
+        return f"({inner},)" if len(sizes) == 1 else f"({inner})"
+
+    # --- steps ---
+
+    def _run(self) -> None:
+        if not self.launches:
+            return
+        tensors = self._tensors()
+        depth = 1
+        if tensors:
+            self._line(f"with torch.cuda.device_of({self.buffers[tensors[0].name]}):")
+            depth = 2
+        for step in self.launches:
+            if isinstance(step, Matmul):
+                self._matmul(step, depth)
+            else:
+                self._launch(step, depth)
+
+    def _matmul(self, step: Matmul, depth: int) -> None:
+        out = self.plan.buffer(step.out)
+        operands = [self._converted(name, step.dtype) for name in (step.a, step.b)]
+        target = self.buffers[step.out]
+        if step.subscripts == "ij,jk->ik":
+            found = f"torch.matmul({', '.join(operands)})"
+        elif step.subscripts == "ij,kj->ik":
+            found = f"torch.matmul({operands[0]}, {operands[1]}.T)"
+        else:
+            found = f'torch.einsum("{step.subscripts}", {", ".join(operands)}).contiguous()'
+        if out.dtype is not step.dtype:
+            found += f".to({torch_type(out.dtype)})"
+        self._line(f"{target} = {found}", depth)
+
+    def _converted(self, buffer_name: str, dtype: DType) -> str:
+        found = self.buffers[buffer_name]
+        if self.plan.buffer(buffer_name).dtype is not dtype:
+            found += f".to({torch_type(dtype)})"
+        return found
+
+    def _launch(self, launch: Launch, depth: int) -> None:
+        grid, programs = launch.grid, self._grid(launch)
+        if grid == 0:
+            self._line(f"# {launch.kernel.name} has nothing to do: an axis is empty", depth)
+            return
+        if isinstance(grid, Size):
+            if not programs.isidentifier():
+                self._line(f"programs = {programs}", depth)
+                programs = "programs"
+            self._line(f"if {programs} > 0:", depth)
+            depth += 1
+        arguments, tile = self._arguments(launch, depth)
+        arguments += [f"num_warps={tile}", "**IEEE"]
+        self.lines += wrapped(f"{launch.kernel.name}[({programs},)](", arguments, ")", depth)
+
+    def _grid(self, launch: Launch) -> str:
+        counts = [program_count(a) for a in launch.parameters.programs]
+        if all(isinstance(c, int) for c in counts):
+            return str(product(counts))
+        parts = [self._size(c) for c in counts if c != 1]
+        return " * ".join(f"({p})" if " + " in p or " - " in p else p for p in parts)
+
+    def _arguments(self, launch: Launch, depth: int) -> tuple[list[str], str]:
+        """The arguments of a launch, and its number of warps."""
+        from tgc.codegen.triton.prelude import warps
+
+        arguments = [self.buffers[b.name] for b in launch.parameters.buffers]
+        arguments += [self._size(size) for _, size in launch.parameters.sizes]
+        fixed, spans = 1, []
+        for name, block, extent in launch.blocks:
+            if block is None:
+                self._line(f"{name} = lanes({self._size(extent)})", depth)
+                spans.append(name)
+            else:
+                fixed *= block
+            arguments.append(f"{name}={name if block is None else block}")
+        if not spans:
+            return arguments, str(warps(fixed))
+        tile = " * ".join([*([str(fixed)] if fixed > 1 else []), *spans])
+        return arguments, f"warps({tile})"
+
+
+def torch_type(dtype: DType) -> str:
+    return f"torch.{identifier(dtype.name)}" if dtype.kind != "bool" else "torch.bool"
+
+
+def _is_row_major(buffer: Buffer) -> bool:
+    expected = tuple(product(buffer.shape[i + 1 :]) for i in range(len(buffer.shape)))
+    return buffer.strides == expected
+
+
+def _divides(size: Dim) -> bool:
+    return isinstance(size, Size) and any(
+        isinstance(atom, FloorDiv) for monomial, _ in size.terms for atom in monomial
+    )

@@ -1,0 +1,102 @@
+"""How the kernels of a plan are launched: one description, printed by the host code and evaluated by `launches`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tgc.codegen.triton.expressions import signature_type
+from tgc.codegen.triton.kernels import scalar_type
+from tgc.codegen.triton.parameters import Parameters, grid_size
+from tgc.codegen.triton.prelude import lanes, warps
+from tgc.ir.sizes import Dim, evaluate
+from tgc.kernel.ir import Guard, Kernel, Plan
+
+NUM_STAGES = 3
+"""Triton's default, which the host code leaves as it is."""
+
+
+@dataclass(frozen=True)
+class KernelLaunch:
+    """One launch at given sizes, in the words of `tgc.runtime.offline.compile_kernel`.
+
+    Attributes:
+        signature: type of each runtime argument, as Triton spells it.
+        constexprs: value of each constexpr parameter, and of sizes that are 1 (Triton makes constants of those).
+        divisible_by_16: arguments that are: pointers (16-byte aligned, as every torch allocation is) and sizes.
+        grid: number of programs; 0 is not launched.
+    """
+
+    kernel_name: str
+    signature: Mapping[str, str]
+    constexprs: Mapping[str, int]
+    divisible_by_16: tuple[str, ...]
+    num_warps: int
+    num_stages: int
+    grid: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch with symbolic sizes."""
+
+    kernel: Kernel
+    guards: tuple[Guard, ...] = ()
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        return Parameters(self.kernel, self.guards)
+
+    @property
+    def pointers(self) -> tuple[tuple[str, str], ...]:
+        """Parameter name and type of each buffer."""
+        found = []
+        for buffer in self.parameters.buffers:
+            if buffer.role == "scalar":
+                dtype = scalar_type(buffer.dtype) if buffer.dtype.is_float else buffer.dtype
+                found.append((self.parameters.pointers[buffer.name], signature_type(dtype)))
+            else:
+                found.append(
+                    (self.parameters.pointers[buffer.name], f"*{signature_type(buffer.dtype)}")
+                )
+        return tuple(found)
+
+    @property
+    def blocks(self) -> tuple[tuple[str, int | None, Dim], ...]:
+        """Name, fixed width or None, and extent of each tile dimension."""
+        geometries = self.parameters.axes.values()
+        return tuple((g.block_name, g.block, g.axis.extent) for g in geometries if g.tiled)
+
+    @property
+    def grid(self) -> Dim:
+        return grid_size(self.parameters)
+
+    def at(self, sizes: Mapping[str, int]) -> KernelLaunch:
+        """This launch where the size symbols have these values."""
+        values = {name: evaluate(size, sizes) for name, size in self.parameters.sizes}
+        blocks = {
+            name: lanes(evaluate(extent, sizes)) if block is None else block
+            for name, block, extent in self.blocks
+        }
+        tile = 1
+        for width in blocks.values():
+            tile *= width
+        signature = dict(self.pointers)
+        signature |= {n: "i64" if v >= 2**31 else "i32" for n, v in values.items() if v != 1}
+        aligned = [n for n, kind in self.pointers if kind.startswith("*")]
+        aligned += [n for n, v in values.items() if v % 16 == 0]
+        return KernelLaunch(
+            self.kernel.name,
+            signature,
+            blocks | {n: v for n, v in values.items() if v == 1},
+            tuple(aligned),
+            warps(tile),
+            NUM_STAGES,
+            evaluate(self.grid, sizes),
+        )
+
+
+def launches(plan: Plan, sizes: Mapping[str, int]) -> tuple[KernelLaunch, ...]:
+    """Every kernel launch of a plan, in order, for size symbols of these values."""
+    return tuple(Launch(kernel, plan.guards).at(sizes) for kernel in plan.kernels)
