@@ -174,7 +174,7 @@ _TABLE: tuple[OpSpec, ...] = (
     _unary("ceil", "ceiling(a)", "libdevice.ceil({0})", cost=2),
     _unary("trunc", "sign(a) * floor(Abs(a))", "libdevice.trunc({0})", cost=2),
     _unary("round", None, "libdevice.nearbyint({0})", numpy="rint", cost=2),
-    _binary("copysign", "Abs(a) * sign(b)", "copysign", "libdevice.copysign({0}, {1})", cost=2, edges=(("a", "eq(a, 0)", 0.0),)),
+    _binary("copysign", "Abs(a) * Piecewise((1, b >= 0), (-1, True))", "copysign", "libdevice.copysign({0}, {1})", cost=2, edges=(("a", "eq(a, 0)", 0.0),)),
     # predicates and logic
     _compare("eq", "==", "equal", commutes=True),
     _compare("ne", "!=", "not_equal", commutes=True),
