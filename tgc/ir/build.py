@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from tgc.errors import DTypeError, Line, ShapeError
@@ -82,12 +82,21 @@ class Builder:
 
     # --- leaves ---
 
-    def input(self, name: str, dtype: DType, shape: Shape) -> Leaf:
-        """A function argument; the name is its identity."""
-        return self._intern(Leaf, (), dtype, shape, source=Input(name))
+    def sizes(self, names: str) -> tuple[Size, ...]:
+        """Size symbols, from names separated by spaces."""
+        return tuple(Size.symbol(name) for name in names.split())
 
-    def const(self, value: Any, dtype: DType, shape: Shape = ()) -> Leaf:
+    def input(self, name: str, dtype: DType | str, shape: Shape) -> Leaf:
+        """A function argument; the name is its identity."""
+        return self._intern(Leaf, (), _dtype(dtype), shape, source=Input(name))
+
+    def inputs(self) -> tuple[Leaf, ...]:
+        """Every input made so far, in order."""
+        return tuple(n for n in self._table.values() if isinstance(n, Leaf) and isinstance(n.source, Input))
+
+    def const(self, value: Any, dtype: DType | str, shape: Shape = ()) -> Leaf:
         """A constant of the given shape. `value` is a Python number or a `Size`."""
+        dtype = _dtype(dtype)
         if not isinstance(value, Size):
             value = float(value) if dtype.is_float else bool(value) if dtype is dtypes.bool_ else int(value)
         return self._intern(Leaf, (), dtype, shape, source=Const(const_key(value, dtype), value))
@@ -96,13 +105,13 @@ class Builder:
         """A constant with another node's dtype and shape."""
         return self.const(value, node.dtype, node.shape)
 
-    def iota(self, axis: int, shape: Shape, dtype: DType = dtypes.int64) -> Leaf:
+    def iota(self, axis: int, shape: Shape, dtype: DType | str = dtypes.int64) -> Leaf:
         """The index along `axis`, as an array of `shape`."""
-        return self._intern(Leaf, (), dtype, shape, source=Iota(axis))
+        return self._intern(Leaf, (), _dtype(dtype), shape, source=Iota(axis))
 
-    def draw(self, number: int, dtype: DType, shape: Shape) -> Leaf:
+    def draw(self, number: int, dtype: DType | str, shape: Shape) -> Leaf:
         """Random bits; see `Draw`."""
-        return self._intern(Leaf, (), dtype, shape, source=Draw(number))
+        return self._intern(Leaf, (), _dtype(dtype), shape, source=Draw(number))
 
     # --- maps ---
 
@@ -131,9 +140,9 @@ class Builder:
         result = dtypes.bool_ if spec.result == "bool" else values[0].dtype
         return self._intern(Map, args, result, shape, op=op)
 
-    def cast(self, x: Node, dtype: DType) -> Node:
+    def cast(self, x: Node, dtype: DType | str) -> Node:
         """`x` converted to `dtype` (itself if it has that type)."""
-        return self.map("cast", x, dtype=dtype)
+        return self.map("cast", x, dtype=_dtype(dtype))
 
     # --- views ---
 
@@ -190,7 +199,7 @@ class Builder:
         else:
             shape = x.shape
         dtype = x.dtype
-        if isinstance(monoid, Monoid) and mode == "reduce":
+        if isinstance(monoid, Monoid):
             dtype = monoid.merge.outputs[output].dtype
         return self._intern(
             Fold, tuple(xs), dtype, shape, monoid=monoid, axes=axes, mode=mode, output=output, reverse=reverse
@@ -208,11 +217,34 @@ class Builder:
         return self._intern(Put, (x, index), x.dtype, shape, axis=axis)
 
     def call(
-        self, name: str, *xs: Node, dtype: DType, shape: Shape, params: Mapping[str, object] | None = None, output: int = 0
+        self,
+        name: str,
+        *xs: Node,
+        dtype: DType | str,
+        shape: Shape,
+        params: Mapping[str, object] | None = None,
+        output: int = 0,
     ) -> Node:
         """A library routine; its caller declares the result's type."""
         fields = tuple(sorted((params or {}).items()))
-        return self._intern(Call, tuple(xs), dtype, shape, name=name, params=fields, output=output)
+        return self._intern(Call, tuple(xs), _dtype(dtype), shape, name=name, params=fields, output=output)
+
+    def monoid(
+        self,
+        name: str,
+        *,
+        init: tuple[float, ...],
+        merge: Graph | Callable[[Builder], Graph | Node | tuple[Node, ...]],
+        associative: bool = True,
+        commutative: bool = False,
+    ) -> Monoid:
+        """A monoid whose merge is a graph, or a function that makes one with a builder of its own."""
+        if not isinstance(merge, Graph):
+            inner = Builder()
+            made = merge(inner)
+            outputs = made if isinstance(made, tuple) else (made,)
+            merge = made if isinstance(made, Graph) else inner.graph(name, inner.inputs(), outputs)  # type: ignore[arg-type]
+        return Monoid(name, init, merge, associative, commutative)
 
     # --- rebuilding ---
 
@@ -246,6 +278,10 @@ class Builder:
     def graph(self, name: str, inputs: tuple[Leaf, ...], outputs: tuple[Node, ...], **effects: Any) -> Graph:
         """A function of this builder's nodes."""
         return Graph(name, inputs, outputs, self, **effects)
+
+
+def _dtype(dtype: DType | str) -> DType:
+    return dtypes.BY_NAME[dtype] if isinstance(dtype, str) else dtype
 
 
 def _check_index(x: Node, index: Node, axis: int, line: Line | None) -> None:
