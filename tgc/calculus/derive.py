@@ -113,11 +113,15 @@ def _through_gate(
 
 
 def fewest_nans(spec: OpSpec, forms: list[tuple[str, Term]]) -> list[tuple[str, Term]]:
-    """Those forms that give a number wherever any of them does: at 0, b*a**(b - 1) has a value and b*y/a has none."""
+    """Those forms that give a number wherever any of them does: at 0, b*a**(b - 1) has a value and b*y/a has none.
+
+    Places where the operation itself is NaN do not count.
+    """
     every = samples.edges()
     operands = [x.ravel() for x in np.meshgrid(*([every] * spec.arity), indexing="ij")]
     with np.errstate(all="ignore"):
-        nans = [int(np.isnan(runner(spec.name, term)(*operands)).sum()) for _, term in forms]
+        defined = ~np.isnan(runner(spec.name, Var("y"))(*operands))
+        nans = [int(np.isnan(runner(spec.name, t)(*operands)[defined]).sum()) for _, t in forms]
     return [form for form, count in zip(forms, nans) if count == min(nans)]
 
 
@@ -139,8 +143,8 @@ def gate_points(
 ) -> tuple[list[Any], list[Any]]:
     """float32 operands over the domain, and the true partial there.
 
-    Left out are poles, places where an edge policy decides, where the operation itself overflows, and negative zeros,
-    which the reference cannot tell from zero.
+    Left out are poles, places where an edge policy decides, where the operation itself overflows, negative zeros,
+    which the reference cannot tell from zero, and denormal operands, whose products have few digits to be right in.
     """
     operands = samples.points(spec.domain, COUNT, rng)
     if spec.arity == 1:
@@ -150,7 +154,7 @@ def gate_points(
     infinite = np.isinf(operands[0]) if spec.arity == 1 else np.zeros(len(value), bool)
     keep = np.isfinite(value) | infinite
     for x in operands:
-        keep &= ~((x == 0) & np.signbit(x))
+        keep &= np.where(x == 0, ~np.signbit(x), np.abs(x) >= np.finfo(np.float32).tiny)
     for operand, condition, _ in spec.edges:
         if operand == OPERANDS[k]:
             keep &= ~edge_mask(spec, condition, operands)
