@@ -1,0 +1,129 @@
+"""Algebra of folds: what a reduction of a constant, a repeated value, or a scaled value is.
+
+The order of a sum is the backend's choice, so these are exact up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tgc.ir.nodes import Broadcast, Const, Fold, Leaf, Map, Node, Reshape, View
+from tgc.ir.sizes import Dim, product
+from tgc.simplify.patterns import constant
+from tgc.simplify.rewriter import Procedure, Rewriter
+
+IDEMPOTENT = ("max", "min", "any", "all")
+
+
+def is_positive(extent: Dim) -> bool:
+    """Known to be at least 1: a positive number, or a product of size symbols (which are positive)."""
+    if isinstance(extent, int):
+        return extent >= 1
+    if len(extent.terms) != 1:
+        return False
+    monomial, coefficient = extent.terms[0]
+    return coefficient > 0 and all(isinstance(atom, str) for atom in monomial)
+
+
+def _basic_reduce(node: Node) -> Fold | None:
+    if not isinstance(node, Fold) or node.mode != "reduce" or not isinstance(node.monoid, str):
+        return None
+    return None if node.monoid in ("any", "all") and node.dtype.kind != "bool" else node
+
+
+def _without(shape: tuple[Dim, ...], axes: set[int]) -> tuple[Dim, ...]:
+    return tuple(extent for i, extent in enumerate(shape) if i not in axes)
+
+
+def fold_of_units(rewriter: Rewriter, node: Node) -> Node | None:
+    """Axes of extent 1 need no folding."""
+    fold = _basic_reduce(node)
+    if fold is None:
+        return None
+    x = fold.args[0]
+    units = {a for a in fold.axes if x.shape[a] == 1}
+    if not units:
+        return None
+    kept = [i for i in range(x.ndim) if i not in units]
+    small = rewriter.view(x, Reshape(_without(x.shape, units)))
+    axes = tuple(kept.index(a) for a in fold.axes if a not in units)
+    return rewriter.fold(fold, small, axes) if axes else small
+
+
+def fold_of_constant(rewriter: Rewriter, node: Node) -> Node | None:
+    """The sum of n equal constants is n times one; their maximum is one of them."""
+    fold = _basic_reduce(node)
+    value = None if fold is None else constant(fold.args[0])
+    if fold is None or value is None:
+        return None
+    extent = product([fold.args[0].shape[a] for a in fold.axes])
+    if fold.monoid in IDEMPOTENT and is_positive(extent):
+        return rewriter.like(node, value)
+    if fold.monoid == "prod" and value == 1:
+        return rewriter.like(node, 1)
+    if fold.monoid != "sum" or node.dtype.kind == "bool":
+        return None
+    if value == 0 or extent == 0:
+        return rewriter.like(node, 0)
+    if not math.isfinite(value) and not is_positive(extent):
+        return None
+    return _times(rewriter, rewriter.like(node, value), extent)
+
+
+def _times(rewriter: Rewriter, x: Node, extent: Dim) -> Node:
+    return rewriter.map("mul", rewriter.like(x, extent), x)  # type: ignore[arg-type]
+
+
+def fold_of_broadcast(rewriter: Rewriter, node: Node) -> Node | None:
+    """Along axes where a value only repeats, a sum is a multiple and a maximum is the value."""
+    fold = _basic_reduce(node)
+    if fold is None or fold.monoid == "prod" or not isinstance(fold.args[0], View):
+        return None
+    view = fold.args[0]
+    if not isinstance(view.movement, Broadcast):
+        return None
+    source, dims = view.args[0], view.movement.dims
+    place = {d: k for k, d in enumerate(dims)}
+    repeated = [a for a in fold.axes if a not in place or source.shape[place[a]] != view.shape[a]]
+    extent = product([view.shape[a] for a in repeated])
+    if not repeated or not is_positive(extent):
+        return None
+    dropped = {place[a] for a in repeated if a in place}
+    kept = [a for i, a in enumerate(dims) if i not in dropped]
+    small = rewriter.view(source, Reshape(_without(source.shape, dropped)))
+    rest = [i for i in range(view.ndim) if i not in repeated]
+    small = rewriter.view(
+        small, Broadcast(_without(view.shape, set(repeated)), tuple(map(rest.index, kept)))
+    )
+    axes = tuple(rest.index(a) for a in fold.axes if a not in repeated)
+    if axes:
+        small = rewriter.fold(fold, small, axes)
+    return small if fold.monoid in IDEMPOTENT else _times(rewriter, small, extent)
+
+
+def fold_of_scaled(rewriter: Rewriter, node: Node) -> Node | None:
+    """A sum of negated or scaled values is negated or scaled once."""
+    fold = _basic_reduce(node)
+    if fold is None or fold.monoid != "sum" or not isinstance(fold.args[0], Map):
+        return None
+    x = fold.args[0]
+    if x.op == "neg":
+        return rewriter.map("neg", rewriter.fold(fold, x.args[0]))
+    if x.op != "mul":
+        return None
+    for factor, rest in (x.args, x.args[::-1]):
+        if isinstance(factor, Leaf) and isinstance(factor.source, Const):
+            value = factor.source.value
+            if isinstance(value, float) and not math.isfinite(value):
+                return None
+            scale = rewriter.graph.builder.const(value, node.dtype, node.shape)
+            return rewriter.map("mul", scale, rewriter.fold(fold, rest))
+    return None
+
+
+PROCEDURES: tuple[Procedure, ...] = (
+    Procedure("fold of unit axes", ("Fold",), "rounding", fold_of_units),
+    Procedure("fold of constant", ("Fold",), "rounding", fold_of_constant),
+    Procedure("fold of repeated values", ("Fold",), "rounding", fold_of_broadcast),
+    Procedure("sum of scaled values", ("Fold",), "rounding", fold_of_scaled),
+)

@@ -1,0 +1,196 @@
+"""The engine of simplification: nodes are rebuilt bottom-up, and every node made on the way is settled at once.
+
+Settling a node tries the rules for its kind until one applies; what the rule makes is made through the rewriter, and
+so is settled too. One walk over a graph therefore reaches the fixpoint. A budget bounds the number of rewrites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from tgc.errors import Line
+from tgc.ir.dtypes import DType, bool_
+from tgc.ir.expressions import Expression, Number, Variable
+from tgc.ir.nodes import Fold, Graph, Leaf, Map, Movement, Node, reachable
+from tgc.simplify.patterns import STRICT, Bindings, Rule
+
+Step: TypeAlias = "Callable[[Rewriter, Node], Node | None]"
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """A rewrite that is no expression of scalar operations: it looks at movements, folds or values of constants.
+
+    `heads` are the heads (see `head`) of the nodes it looks at; `run` returns the replacement or None.
+    """
+
+    name: str
+    heads: tuple[str, ...]
+    exact: str
+    run: Step
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One rewrite that happened: for reports."""
+
+    rule: str
+    line: Line | None
+
+    def __str__(self) -> str:
+        return self.rule if self.line is None else f"{self.rule} at {self.line}"
+
+
+def head(node: Node) -> str:
+    """What rules are indexed by: the operation of a Map, else the node's kind."""
+    return node.op if isinstance(node, Map) else type(node).__name__
+
+
+class RuleSet:
+    """Rules and procedures indexed by head, the most specific first."""
+
+    def __init__(self, rules: Iterable[Rule], procedures: Iterable[Procedure]) -> None:
+        self._table: dict[str, list[tuple[str, str, Step]]] = {}
+        for procedure in procedures:
+            for name in procedure.heads:
+                self._add(name, procedure.name, procedure.exact, procedure.run)
+        for rule in sorted(rules, key=lambda rule: -rule.size):
+            self._add(rule.root.op, rule.name, rule.exact, _step(rule))
+
+    def _add(self, head_name: str, name: str, exact: str, step: Step) -> None:
+        self._table.setdefault(head_name, []).append((name, exact, step))
+
+    def select(self, *, fast_math: bool) -> dict[str, list[tuple[str, Step]]]:
+        """The steps that may run, by head."""
+        return {
+            name: [(rule, step) for rule, exact, step in steps if fast_math or exact in STRICT]
+            for name, steps in self._table.items()
+        }
+
+
+def _step(rule: Rule) -> Step:
+    def run(rewriter: Rewriter, node: Node) -> Node | None:
+        bindings = rule.match(node)
+        if bindings is None:
+            return None
+        return rewriter.expression(rule.result, bindings, node.args[-1])
+
+    return run
+
+
+@dataclass
+class Rewriter:
+    """One simplification of one graph.
+
+    Attributes:
+        graph: the graph being rewritten; new nodes go to its builder.
+        steps: from `RuleSet.select`.
+        budget: rewrites left.
+        log: what was done.
+    """
+
+    graph: Graph
+    steps: Mapping[str, list[tuple[str, Step]]]
+    budget: int
+    log: list[Rewrite] = field(default_factory=list)
+    _settled: dict[Node, Node] = field(default_factory=dict)
+
+    def run(self) -> Graph:
+        """The graph with every node settled."""
+        graph = self.graph
+        values = tuple(value for _, value in graph.writes)
+        done: dict[Node, Node] = {}
+        for node in reachable((*graph.outputs, *values)):
+            with graph.builder.at(node.line):
+                done[node] = self._rebuilt(node, done)
+        outputs = tuple(done[node] for node in graph.outputs)
+        writes = tuple((leaf, done[value]) for leaf, value in graph.writes)
+        return replace(graph, outputs=outputs, writes=writes)
+
+    def _rebuilt(self, node: Node, done: Mapping[Node, Node]) -> Node:
+        if isinstance(node, Leaf):
+            return node
+        new = self.settle(self.graph.builder.remake(node, tuple(done[a] for a in node.args)))
+        names = self.graph.builder.names
+        if node in names:
+            names.setdefault(new, names[node])
+        return new
+
+    def settle(self, node: Node) -> Node:
+        """The normal form of a node whose arguments are in normal form."""
+        known = self._settled.get(node)
+        if known is not None:
+            return known
+        result = node
+        for name, step in self.steps.get(head(node), ()):
+            new = step(self, node) if self.budget > 0 else None
+            if new is not None and new is not node:
+                self.budget -= 1
+                self.log.append(Rewrite(name, node.line))
+                result = new
+                break
+        self._settled[node] = self._settled[result] = result
+        return result
+
+    # --- making nodes: as the builder does, and settled ---
+
+    def map(self, op: str, *args: Node, dtype: DType | None = None) -> Node:
+        return self.settle(self.graph.builder.map(op, *args, dtype=dtype))
+
+    def cast(self, x: Node, dtype: DType) -> Node:
+        return self.settle(self.graph.builder.cast(x, dtype))
+
+    def view(self, x: Node, movement: Movement) -> Node:
+        return self.settle(self.graph.builder.view(x, movement))
+
+    def fold(self, fold: Fold, x: Node, axes: tuple[int, ...] | None = None) -> Node:
+        """`fold` over another operand and perhaps other axes."""
+        axes = fold.axes if axes is None else axes
+        builder = self.graph.builder
+        return self.settle(
+            builder.fold(
+                fold.monoid, x, axes=axes, mode=fold.mode, output=fold.output, reverse=fold.reverse
+            )
+        )
+
+    def like(self, node: Node, value: float | int | bool) -> Node:
+        return self.graph.builder.like(node, value)
+
+    def expression(self, expression: Expression, bindings: Bindings, model: Node) -> Node:
+        """The nodes of an expression; numbers take the dtype of the values they meet, or else of `model`."""
+        return build_expression(self.map, self.like, expression, bindings, model)
+
+
+def build_expression(
+    make: Callable[..., Node],
+    like: Callable[[Node, float], Node],
+    expression: Expression,
+    bindings: Mapping[str, Node],
+    model: Node,
+) -> Node:
+    """The nodes of an expression, made by `make(op, *args)`; see `Rewriter.expression`.
+
+    `cast_like(x, y)` converts x to the dtype of y.
+    """
+    if isinstance(expression, Variable):
+        return bindings[expression.name]
+    if isinstance(expression, Number):
+        return like(model, expression.value)
+    made: list[Node | None] = [
+        None if isinstance(arg, Number) else build_expression(make, like, arg, bindings, model)
+        for arg in expression.args
+    ]
+    values = made[1:] if expression.op == "where" else made
+    meet = next((value for value in values if value is not None), model)
+    args = [
+        like(meet, arg.value) if value is None and isinstance(arg, Number) else value
+        for value, arg in zip(made, expression.args, strict=True)
+    ]
+    operands = [arg for arg in args if arg is not None]
+    if expression.op == "cast_like":
+        return make("cast", operands[0], dtype=operands[1].dtype)
+    if expression.op == "where" and operands[0].dtype is not bool_:
+        raise ValueError("the condition of where must be a predicate")
+    return make(expression.op, *operands)

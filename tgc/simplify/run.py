@@ -1,0 +1,53 @@
+"""Simplification: exact algebra and the stability rules, to the fixpoint."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tgc.ir.nodes import Graph, Map, Node
+from tgc.ir.rewrite import rewrite
+from tgc.ir.verify import verify
+from tgc.settings import current
+from tgc.simplify import algebra, folds, movements, stability
+from tgc.simplify.rewriter import Rewrite, Rewriter, RuleSet, Step
+
+BUDGET_PER_NODE = 32
+"""Rewrites allowed for each node of the graph: far above what rules that all make progress can need."""
+
+
+@cache
+def _steps(fast_math: bool) -> dict[str, list[tuple[str, Step]]]:
+    rules = (*algebra.RULES, *stability.RULES)
+    procedures = (
+        *algebra.PROCEDURES,
+        *movements.PROCEDURES,
+        *stability.PROCEDURES,
+        *folds.PROCEDURES,
+    )
+    return RuleSet(rules, procedures).select(fast_math=fast_math)
+
+
+def simplify(graph: Graph, *, fast_math: bool = False, log: list[Rewrite] | None = None) -> Graph:
+    """The same function, in a form that is cheaper, or keeps more digits, or both.
+
+    Args:
+        fast_math: also rewrites that assume finite values and ignore the sign of zero.
+        log: receives what was rewritten.
+    """
+    budget = BUDGET_PER_NODE * (len(graph.nodes()) + 8)
+    rewriter = Rewriter(graph, _steps(fast_math), budget)
+    result = rewriter.run()
+    if log is not None:
+        log += rewriter.log
+    if current().verify:
+        verify(result, "simplify")
+    return result
+
+
+def drop_stop_gradient(graph: Graph) -> Graph:
+    """Without the marks that only differentiation reads; for use when no derivative will be taken any more."""
+
+    def visit(node: Node) -> Node | None:
+        return node.args[0] if isinstance(node, Map) and node.op == "stop_gradient" else None
+
+    return rewrite(graph, visit)
