@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 from tgc.errors import Line
 from tgc.ir import dtypes
@@ -31,7 +31,7 @@ from tgc.kernel.ir import (
     Term,
 )
 
-Number = Union[bool, int, float, Size]
+Number = bool | int | float | Size
 
 
 def row_major(shape: Sequence[Dim]) -> tuple[Dim, ...]:

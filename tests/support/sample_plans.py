@@ -195,7 +195,7 @@ def layer_norm_backward(rows: int = ROWS, split: int = 3 * ROWS, cols: int = COL
     last = tuple(x for x in buffers if x.name in ("dw", "db", "dw_partial", "db_partial"))
     b = KernelBuilder(
         "layer_norm_backward_finish",
-        [Axis("c", m, "grid", cols), Axis("p", programs, "loop", 4)],
+        [Axis("p", programs, "loop", 4), Axis("c", m, "grid", cols)],
         last,
     )
     b.loop("p")
@@ -246,7 +246,7 @@ def full_sum(block: int = 8, split: int = 24) -> Sample:
 def column_sum(rows: int = ROWS, cols: int = COLS) -> Sample:
     """(7) A fold over the slow axis."""
     buffers = (buffer("x", float32, (n, m)), buffer("y", float32, (m,), "out"))
-    axes = [Axis("c", m, "grid", cols), Axis("r", n, "loop", rows)]
+    axes = [Axis("r", n, "loop", rows), Axis("c", m, "grid", cols)]
     b = KernelBuilder("column_sum_kernel", axes, buffers)
     b.loop("r")
     (y,) = b.end(("sum", b.load("x", ("r", m), ("c", 1), name="x"), "r", "y"))

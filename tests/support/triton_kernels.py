@@ -155,13 +155,11 @@ def copy_full_blocks(x_ptr, y_ptr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def outer_sum(x_ptr, y_ptr, N: tl.constexpr):
-    """Holds N x N values at once: spills for large N."""
-    r = tl.arange(0, N)
-    x = tl.load(x_ptr + r[:, None] * N + r[None, :])
-    y = libdevice.exp(x)
-    total = tl.sum(x, 0)
-    tl.store(y_ptr + r[:, None] * N + r[None, :], tl.sort(x + y) * total[None, :])
+def centred(x_ptr, y_ptr, BLOCK: tl.constexpr):
+    """y = exp(x - mean x), holding the whole row in registers: a long row on few threads spills."""
+    i = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i)
+    tl.store(y_ptr + i, libdevice.exp(x - tl.sum(x, 0) * (1.0 / BLOCK)))
 
 
 @triton.jit

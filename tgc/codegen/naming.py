@@ -44,9 +44,12 @@ def size_text(dim: Dim, names: Mapping[str, str] | None = None) -> str:
     """A size as a Python expression; `names` renames its symbols."""
     if isinstance(dim, int):
         return str(dim)
+    (first, coefficient), *rest = dim.terms
+    if not rest and coefficient == 1 and len(first) == 1:
+        return _atom_text(first[0], names or {})
     text = ""
     for monomial, coefficient in _positive_first(dim):
-        body = " * ".join(_atom_text(atom, names or {}) for atom in monomial)
+        body = " * ".join(_factor_text(atom, names or {}) for atom in monomial)
         if not body:
             body = str(abs(coefficient))
         elif abs(coefficient) != 1:
@@ -66,10 +69,19 @@ def size_operand(dim: Dim, names: Mapping[str, str] | None = None) -> str:
 
 def _positive_first(size: Size) -> list[tuple[tuple[str | FloorDiv, ...], int]]:
     """The terms, a positive one in front: `n - 1` rather than `-1 + n`."""
-    return sorted(size.terms, key=lambda term: term[1] < 0) if size.terms[0][1] < 0 else list(size.terms)
+    return (
+        sorted(size.terms, key=lambda term: term[1] < 0)
+        if size.terms[0][1] < 0
+        else list(size.terms)
+    )
 
 
 def _atom_text(atom: str | FloorDiv, names: Mapping[str, str]) -> str:
     if isinstance(atom, str):
         return names.get(atom, atom)
-    return f"({size_operand(atom.numerator, names)} // {size_operand(atom.denominator, names)})"
+    return f"{size_operand(atom.numerator, names)} // {size_operand(atom.denominator, names)}"
+
+
+def _factor_text(atom: str | FloorDiv, names: Mapping[str, str]) -> str:
+    text = _atom_text(atom, names)
+    return text if isinstance(atom, str) else f"({text})"

@@ -1,0 +1,463 @@
+"""The statements of a kernel as numpy calls over the arrays of one block.
+
+Values over all axes in sight live in scratch arrays or in the block of an output and are written with `out=`; values
+over fewer axes (statistics of rows, a row vector) are small and simply named; scalars are numpy scalars. A value read
+from memory is the slice itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tgc.codegen.naming import Names, size_text
+from tgc.codegen.numpy.constants import Constants, dtype_text
+from tgc.codegen.numpy.indices import IndexArrays
+from tgc.codegen.numpy.liveness import Liveness, Value, analyse, statements
+from tgc.codegen.numpy.products import sums_of_products
+from tgc.codegen.numpy.slots import Lender, Place, Slots
+from tgc.codegen.numpy.views import Layout, View, affine_view, layout
+from tgc.errors import BackendError, Line
+from tgc.ir import dtypes
+from tgc.ir.nodes import BASIC_MONOIDS
+from tgc.ir.ops import OPS
+from tgc.ir.sizes import Dim, Size
+from tgc.kernel.ir import (
+    Const,
+    Index,
+    Iota,
+    Kernel,
+    Load,
+    Loop,
+    Op,
+    Operand,
+    Reduce,
+    Statement,
+    Store,
+)
+
+FOLDERS = {
+    "sum": "np.add",
+    "prod": "np.multiply",
+    "max": "np.maximum",
+    "min": "np.minimum",
+    "any": "np.logical_or",
+    "all": "np.logical_and",
+}
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array in sight: its name outside of loops, and its dimensions."""
+
+    name: str
+    layout: Layout
+    is_scratch: bool = False
+
+
+@dataclass
+class Scope:
+    """A loop being written: its axis, bounds, what its slices are called, and the lines that make them."""
+
+    axis: str
+    low: str
+    high: str
+    slices: dict[str, str] = field(default_factory=dict)
+    header: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Body:
+    """Writes the body of `kernel`. What it needs from outside is collected in `views`, `slots`, `used` and `sizes`.
+
+    `names` is the scope of the block function; `sizes` and `arrays` map size symbols and buffers to their names in it.
+    """
+
+    kernel: Kernel
+    constants: Constants
+    names: Names
+    sizes: dict[str, str]
+    arrays: dict[str, str]
+    frame: tuple[str, ...] = ()
+    lines: list[str] = field(default_factory=list)
+    views: dict[tuple[str, Index], tuple[Array, View]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    size_constants: dict[Const, str] = field(default_factory=dict)
+    scopes: list[Scope] = field(default_factory=list)
+    _arrays: dict[str, Array] = field(default_factory=dict)
+    _texts: dict[str, str] = field(default_factory=dict)
+    _locals: dict[str, str] = field(default_factory=dict)
+    _line: Line | None = None
+
+    def __post_init__(self) -> None:
+        self.frame = tuple(a.name for a in self.kernel.axes)
+        self.slots = Slots(self.names)
+        self.indices = IndexArrays(self)
+        self._loops = [s for s in statements(self.kernel.body) if isinstance(s, Loop)]
+        self._find_views()
+        self.live: Liveness = analyse(self.kernel, self._may_write_early)
+        self.products = sums_of_products(self.kernel, self.live)
+        self._skipped = {id(p) for p in self.products.values()}
+        self._lend_outputs()
+
+    # --- preparation ---
+
+    def extent_of(self, axis: str) -> Dim:
+        return self.kernel.axis(axis).extent
+
+    def _find_views(self) -> None:
+        """Give each distinct affine access a view; the plain array keeps the buffer's name."""
+        accesses: dict[tuple[str, Index], None] = {}
+        for s in statements(self.kernel.body):
+            if isinstance(s, Store) or (isinstance(s, Load) and s.mask is None):
+                accesses.setdefault((s.buffer, s.index))
+        counts: dict[str, int] = {}
+        found: list[tuple[str, Index, View]] = []
+        for name, index in accesses:
+            counts[name] = counts.get(name, 0) + 1
+            view = affine_view(
+                self.kernel.buffer(name),
+                self.names_of(name),
+                index,
+                self.frame,
+                self.extent_of,
+                self.sizes,
+            )
+            if view is not None:
+                found.append((name, index, view))
+        whole = {
+            s.buffer
+            for s in statements(self.kernel.body)
+            if isinstance(s, Load) and s.mask is not None
+        }
+        for name, index, view in found:
+            alone = view.prepare is None or (counts[name] == 1 and name not in whole)
+            local = self.names_of(name) if alone else self.names.new(f"{name}_view")
+            self.views[name, index] = (Array(local, view.layout), view)
+
+    def names_of(self, buffer: str) -> str:
+        """The name of a buffer's array in this kernel."""
+        return self.arrays[buffer]
+
+    def _may_write_early(self, store: Store, value: Value) -> bool:
+        """Values that are read, not computed, have nothing to write early; so have scalars, but for reductions."""
+        if isinstance(value.by, Load | Iota) or (store.buffer, store.index) not in self.views:
+            return False
+        if self.kernel.buffer(store.buffer).dtype is not value.dtype:
+            return False
+        target = self.views[store.buffer, store.index][0].layout
+        reduced = isinstance(value.by, Reduce) and not any(
+            value.by in loop.folds for loop in self._loops
+        )
+        return target == layout(value.axes, self.frame) and (bool(target) or reduced)
+
+    def _lend_outputs(self) -> None:
+        """Let the block of each output hold other values until its own is made."""
+        for name, store in self.live.direct.items():
+            value = self.live.values[name]
+            array = self.views[store.buffer, store.index][0]
+            closes = self.live.folds.get(name, value.made)
+            strict = not isinstance(value.by, Op) or value.by.op == "where"
+            head = value.loops[-1] if value.loops else -1
+            place = Place(array.name, value.dtype, array.layout)
+            if array.layout:
+                self.slots.lenders.append(Lender(place, head, closes, value.loops, strict))
+
+    # --- names of things ---
+
+    def use(self, name: str) -> str:
+        """`name`, noted as needed from outside."""
+        self.used.add(name)
+        return name
+
+    def reach(self, array: Array) -> str:
+        """The array as the innermost loop sees it: sliced along the axes of the loops around."""
+        name, dims = self.use(array.name), array.layout
+        for scope in self.scopes:
+            if scope.axis not in dims:
+                continue
+            if name not in scope.slices:
+                made = self.local(f"{name}_{scope.axis}")
+                at = dims.index(scope.axis)
+                bounds = (
+                    f":{scope.high} - {scope.low}"
+                    if array.is_scratch
+                    else f"{scope.low}:{scope.high}"
+                )
+                scope.header.append(f"{made} = {name}[{':, ' * at}{bounds}]")
+                scope.slices[name] = made
+            name = scope.slices[name]
+        return name
+
+    def operand(self, operand: Operand) -> str:
+        """The text of an operand."""
+        if isinstance(operand, Const):
+            if not isinstance(operand.value, Size):
+                return self.constants.name(operand)
+            if operand not in self.size_constants:
+                text = size_text(operand.value, self.sizes)
+                name = text if text.isidentifier() else "size"
+                self.size_constants[operand] = self.names.new(f"{name}_{operand.dtype.short}")
+            return self.use(self.size_constants[operand])
+        if operand in self._arrays:
+            return self.reach(self._arrays[operand])
+        return self._texts[operand]
+
+    def local(self, text: str) -> str:
+        """A name inside a loop: the same in every loop that asks for it."""
+        if text not in self._locals:
+            self._locals[text] = self.names.new(text)
+        return self._locals[text]
+
+    def size(self, dim: Dim) -> str:
+        return size_text(dim, self.sizes)
+
+    def define(self, name: str, expression: str) -> None:
+        """Bind a small or fresh value to a name of its own."""
+        self._texts[name] = self.names.new(name)
+        self.emit(f"{self._texts[name]} = {expression}")
+
+    def emit(self, line: str) -> None:
+        self.lines.append(line)
+
+    def _cite(self, line: Line | None) -> None:
+        """Say which line of the user's source comes next, when it changes."""
+        if line is None or line == self._line:
+            return
+        self._line = line
+        self.emit(f"# {line}" + (f": {line.text.strip()}" if line.text else ""))
+
+    # --- statements ---
+
+    def write(self) -> None:
+        """Write the whole body."""
+        for s in self.kernel.body:
+            self._statement(s)
+
+    def _statement(self, s: Statement) -> None:
+        if id(s) in self._skipped:
+            return
+        self.slots.release(self.live.numbers[id(s)])
+        if isinstance(s, Load):
+            self._load(s)
+        elif isinstance(s, Iota):
+            self._texts[s.name] = self.indices.iota(s)
+        elif isinstance(s, Op):
+            self._cite(s.line)
+            self._op(s)
+        elif isinstance(s, Reduce):
+            self._cite(s.line)
+            self._reduce(s)
+        elif isinstance(s, Store):
+            self._store(s)
+        else:
+            self._loop(s)
+
+    def _load(self, s: Load) -> None:
+        if s.mask is None and (s.buffer, s.index) in self.views:
+            self._arrays[s.name] = self.views[s.buffer, s.index][0]
+        else:
+            self.define(s.name, self.indices.load(s))
+
+    def _store(self, s: Store) -> None:
+        if isinstance(s.value, str) and self.live.direct.get(s.value) is s:
+            return
+        target = (
+            self.reach(self.views[s.buffer, s.index][0])
+            if (s.buffer, s.index) in self.views
+            else None
+        )
+        value = self.operand(s.value)
+        self.emit(f"{target}[...] = {value}" if target else f"{self.indices.target(s)} = {value}")
+
+    # --- operations ---
+
+    def _destination(self, s: Op | Reduce, inplace: tuple[str, ...] = ()) -> str | None:
+        """The array a value is written into, or None if it is small and gets a name of its own."""
+        value, number = self.live.values[s.name], self.live.numbers.get(id(s), -1)
+        if s.name in self.live.direct:
+            store = self.live.direct[s.name]
+            self._arrays[s.name] = self.views[store.buffer, store.index][0]
+            self.slots.release(number, inplace)
+            return self.reach(self._arrays[s.name])
+        dims = layout(s.axes, self.frame)
+        if not self._is_full(dims) or isinstance(s, Reduce):
+            return None
+        self.slots.release(number, inplace)
+        place = self.slots.hold(s.name, s.dtype, dims, number, value.last, value.loops)
+        scratch = any(place is p for p in self.slots.made)
+        self._arrays[s.name] = Array(place.name, dims, scratch)
+        return self.reach(self._arrays[s.name])
+
+    def _is_full(self, dims: Layout) -> bool:
+        """Whether a value has every axis in sight, so that it is as large as a block."""
+        loops = {s.axis for s in self.scopes}
+        seen = {a.name for a in self.kernel.axes if a.kind != "loop" or a.name in loops}
+        return bool(dims) and seen <= set(dims)
+
+    def _op(self, s: Op) -> None:
+        args = [self.operand(a) for a in s.args]
+        named = tuple(a for a in s.args if isinstance(a, str))
+        if s.op == "where":
+            self._where(s, args)
+            return
+        target = self._destination(s, named)
+        if s.op == "cast":
+            if target is None:
+                self.define(
+                    s.name, f"{_as_array(args[0], s.args[0])}.astype({dtype_text(s.dtype)})"
+                )
+            else:
+                self.emit(f"{target}[...] = {args[0]}")
+            return
+        name = OPS[s.op].numpy
+        if name is None:
+            raise BackendError(
+                f"the numpy backend has no {s.op}: it should have been expanded", line=s.line
+            )
+        if target is None:
+            self.define(s.name, f"np.{name}({', '.join(args)})")
+        else:
+            self.emit(f"np.{name}({', '.join(args)}, out={target})")
+
+    def _where(self, s: Op, args: list[str]) -> None:
+        """Two copies, the second under the condition; only the `else` operand may share the target."""
+        condition, yes, no = args
+        target = self._destination(
+            s, tuple(a for a in s.args[2:] if isinstance(a, str) and a not in s.args[:2])
+        )
+        if target is None:
+            self.define(s.name, f"np.where({condition}, {yes}, {no})")
+            return
+        if target != no:
+            self.emit(f"np.copyto({target}, {no})")
+        self.emit(f"np.copyto({target}, {yes}, where={condition})")
+
+    # --- folds ---
+
+    def reduction(self, s: Reduce, *, out: str | None = None) -> str:
+        """The expression that folds a block's value."""
+        if s.name in self.products:
+            text = self._einsum(s)
+            return text if out is None else f"{out}[...] = {text}"
+        value = self.operand(s.value)
+        dims = layout(self._axes_of(s.value), self.frame)
+        missing = [a for a in s.over if a not in dims]
+        if missing:
+            dims = layout(tuple({*self._axes_of(s.value), *s.over}), self.frame)
+            value = f"np.broadcast_to({value}, ({self._shape(dims)}))"
+        return self._reduce_call(s, value, dims, out)
+
+    def _reduce_call(self, s: Reduce, value: str, dims: Layout, out: str | None) -> str:
+        over = [i for i, a in enumerate(dims) if a in s.over]
+        result = layout(s.axes, self.frame)
+        options = []
+        if len(dims) > 1 and not result:
+            options.append("axis=None")
+        elif len(dims) > 1:
+            options.append(f"axis={over[0]}" if len(over) == 1 else f"axis={tuple(over)}")
+        keep = bool(result) and len(result) > len(dims) - len(over)
+        if keep:
+            options.append("keepdims=True")
+        if s.dtype.kind in ("int", "uint") and s.monoid in ("sum", "prod"):
+            options.append(f"dtype={dtype_text(s.dtype)}")
+        if s.monoid in ("max", "min") and any(self.extent_of(a) == 0 for a in s.over):
+            options.append(f"initial={self.identity(s)}")
+        drop = len(dims) - len(result) if keep else 0
+        if out is not None:
+            options.append(f"out={out}[{'None, ' * drop}...]" if drop else f"out={out}")
+        text = f"{FOLDERS[s.monoid]}.reduce({', '.join([value, *options])})"
+        return text + f"[{', '.join('0' * drop)}]" if drop and out is None else text
+
+    def _einsum(self, s: Reduce) -> str:
+        product = self.products[s.name]
+        args = product.args if product.op == "mul" else product.args * 2
+        texts = [self.operand(a) for a in args]
+        dims = [layout(self._axes_of(a), self.frame) for a in args]
+        result = layout(s.axes, self.frame)
+        if not result and len(s.over) == 1 and dims[0] == dims[1]:
+            return f"np.dot({texts[0]}, {texts[1]})"
+        letters = {a: chr(ord("a") + i) for i, a in enumerate(self.frame)}
+        if all(len(a) == 1 for a in self.frame):
+            letters = {a: a for a in self.frame}
+        inputs = ",".join(
+            "".join(letters[self.frame[len(self.frame) - len(d) + i]] for i in range(len(d)))
+            for d in dims
+        )
+        output = "".join(letters[a] for a in result if a is not None)
+        widen = (
+            f"[{', '.join('None' if a is None else ':' for a in result)}]" if None in result else ""
+        )
+        return f'np.einsum("{inputs}->{output}", {texts[0]}, {texts[1]}){widen}'
+
+    def _axes_of(self, operand: Operand) -> tuple[str, ...]:
+        return () if isinstance(operand, Const) else self.live.values[operand].axes
+
+    def _shape(self, dims: Layout) -> str:
+        """The shape of a layout in this block."""
+        texts = []
+        for d in dims:
+            low, high = ("0", "1") if d is None else self.indices.bounds(d)
+            texts.append(high if low == "0" else f"{high} - {low}")
+        return ", ".join(texts) + ","
+
+    def _reduce(self, s: Reduce) -> None:
+        target = self._destination(s)
+        if target is None:
+            self.define(s.name, self.reduction(s))
+        else:
+            self.emit(self.reduction(s, out=target))
+
+    def identity(self, s: Reduce) -> str:
+        """The identity element of a fold, in its dtype."""
+        value: float = BASIC_MONOIDS[s.monoid]
+        if s.dtype.kind in ("int", "uint") and s.monoid in ("max", "min"):
+            return f"np.iinfo({dtype_text(s.dtype)}).{'min' if s.monoid == 'max' else 'max'}"
+        return self.constants.name(
+            Const(bool(value) if s.dtype is dtypes.bool_ else value, s.dtype)
+        )
+
+    def _loop(self, s: Loop) -> None:
+        axis = self.kernel.axis(s.axis)
+        for fold in s.folds:
+            self._cite(fold.line)
+            self._start_fold(fold)
+        low, high = self.local(f"{s.axis}0"), self.local(f"{s.axis}1")
+        start, stop = self.indices.range_of(s.axis)
+        outer, self.lines = self.lines, []
+        self.scopes.append(Scope(s.axis, low, high))
+        for inner in s.body:
+            self._statement(inner)
+        for fold in s.folds:
+            self._step_fold(fold)
+        scope, body = self.scopes.pop(), self.lines
+        self.lines = outer
+        self.emit(f"for {low} in range({start}, {stop}, {axis.block}):")
+        head = [f"{high} = min({low} + {axis.block}, {stop})", *scope.header]
+        self.lines += [f"    {line}" for line in head + body]
+
+    def _start_fold(self, fold: Reduce) -> None:
+        dims = layout(fold.axes, self.frame)
+        if not dims:
+            self.define(fold.name, f"{self.identity(fold)}[()]")
+            return
+        if fold.name in self.live.direct:
+            store = self.live.direct[fold.name]
+            self._arrays[fold.name] = self.views[store.buffer, store.index][0]
+        else:
+            place = self.slots.own(fold.name, fold.dtype, dims)
+            self._arrays[fold.name] = Array(place.name, dims, is_scratch=True)
+        self.emit(f"{self.reach(self._arrays[fold.name])}.fill({self.identity(fold)})")
+
+    def _step_fold(self, fold: Reduce) -> None:
+        """Fold a block into the accumulator."""
+        call, text = FOLDERS[fold.monoid], self.reduction(fold)
+        if fold.name in self._arrays:
+            total = self.reach(self._arrays[fold.name])
+            self.emit(f"{call}({total}, {text}, out={total})")
+        else:
+            total = self._texts[fold.name]
+            self.emit(f"{total} = {call}({total}, {text})")
+
+
+def _as_array(text: str, operand: Operand) -> str:
+    return f"np.asarray({text})" if isinstance(operand, str) and text.isdigit() else text

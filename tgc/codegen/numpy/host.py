@@ -1,0 +1,146 @@
+"""The host function of a plan: sizes from the inputs, fresh outputs, kernels and library products in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tgc.codegen.naming import Names, size_text
+from tgc.codegen.numpy.constants import dtype_text
+from tgc.errors import BackendError
+from tgc.ir.dtypes import DType
+from tgc.ir.sizes import Dim, symbols
+from tgc.kernel.ir import Binding, Buffer, Launch, Matmul, Plan
+
+
+def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) -> str:
+    """The source of `plan.name`; `kernel_names` maps the position of each launch to its kernel's function."""
+    names = module_names.child()
+    buffers = {
+        b: names.new(b)
+        for b in (*plan.inputs, *(b.name for b in plan.buffers if b.name not in plan.inputs))
+    }
+    used = _symbols(plan)
+    sizes = {b.name: names.new(b.name) for b in plan.bindings if b.name in used}
+    lines = [
+        f"{buffers[b.name]} = np.array({buffers[b.name]}, {dtype_text(b.dtype)})"
+        for b in _scalars(plan)
+    ]
+    lines += _bind(plan, buffers, sizes)
+    for b in plan.buffers:
+        if b.role not in ("in", "scalar"):
+            lines.append(
+                f"{buffers[b.name]} = np.empty({_shape(b.shape, sizes)}, {dtype_text(b.dtype)})"
+            )
+    for position, step in enumerate(plan.steps):
+        if isinstance(step, Launch):
+            kernel = step.kernel
+            args = [*(buffers[b.name] for b in kernel.buffers), *(sizes[s] for s in kernel.sizes)]
+            lines.append(f"{kernel_names[position]}({', '.join(args)})")
+        else:
+            lines.append(emit_matmul(step, plan, buffers))
+    outputs = [buffers[o] for o in plan.outputs]
+    lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
+    params = ", ".join(buffers[i] for i in plan.inputs)
+    head = f"def {plan.name}({params}):"
+    return (
+        "\n".join(['@np.errstate(all="ignore")', head, *(f"    {line}" for line in lines)]) + "\n"
+    )
+
+
+def _scalars(plan: Plan) -> list[Buffer]:
+    return [b for b in plan.buffers if b.role == "scalar" and b.name in plan.inputs]
+
+
+def _symbols(plan: Plan) -> set[str]:
+    """The sizes the host function speaks of."""
+    found: set[str] = set()
+    for b in plan.buffers:
+        if b.role not in ("in", "scalar"):
+            for d in b.shape:
+                found |= symbols(d)
+    for step in plan.steps:
+        if isinstance(step, Launch):
+            found |= set(step.kernel.sizes)
+    return found
+
+
+def _shape(shape: tuple[Dim, ...], sizes: Mapping[str, str]) -> str:
+    texts = [size_text(d, sizes) for d in shape]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+def _bind(plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:
+    """Read sizes off the inputs: a whole shape at once where all of it is wanted."""
+    lines: list[str] = []
+    by_buffer: dict[str, list[Binding]] = {}
+    for binding in plan.bindings:
+        if binding.name in sizes:
+            by_buffer.setdefault(binding.buffer, []).append(binding)
+    for name, bindings in by_buffer.items():
+        array, rank = buffers[name], len(plan.buffer(name).shape)
+        dims = {b.dim: sizes[b.name] for b in bindings if not b.stride}
+        if len(dims) == rank and rank > 1:
+            lines.append(f"{', '.join(dims[d] for d in range(rank))} = {array}.shape")
+        else:
+            lines += [f"{local} = {array}.shape[{d}]" for d, local in dims.items()]
+        item = plan.buffer(name).dtype.itemsize
+        for b in bindings:
+            if b.stride:
+                divided = f" // {item}" if item > 1 else ""
+                lines.append(f"{sizes[b.name]} = {array}.strides[{b.dim}]{divided}")
+    return lines
+
+
+# --- products -------------------------------------------------------------------------------------------------------
+
+
+def emit_matmul(step: Matmul, plan: Plan, buffers: Mapping[str, str]) -> str:
+    """One library product, by np.matmul where it is one, else by einsum."""
+    inputs, _, output = step.subscripts.replace(" ", "").partition("->")
+    left, right = inputs.split(",")
+    a, b, out = (plan.buffer(n) for n in (step.a, step.b, step.out))
+    texts = [_operand(buffers[x.name], x.dtype, step.dtype) for x in (a, b)]
+    target = buffers[out.name]
+    call = _matmul_call(texts, left, right, output)
+    swapped = False
+    if call is None:
+        call = _matmul_call(texts[::-1], right, left, output)
+        swapped = call is not None
+    if call is None:
+        call = f'np.einsum("{step.subscripts}", {texts[0]}, {texts[1]}, optimize=True'
+    if out.dtype is step.dtype and output and (call.startswith("np.matmul") or not swapped):
+        return f"{call}, out={target})"
+    return f"{target}[...] = {call})"
+
+
+def _operand(name: str, dtype: DType, compute: DType) -> str:
+    return name if dtype is compute else f"{name}.astype({dtype_text(compute)})"
+
+
+def _matmul_call(texts: list[str], left: str, right: str, output: str) -> str | None:
+    """`np.matmul(left, right` if the subscripts are a (batched) matrix product giving `output`, in this order."""
+    batch = [c for c in output if c in left and c in right]
+    rows = [c for c in output if c in left and c not in right]
+    columns = [c for c in output if c in right and c not in left]
+    inner = [c for c in left if c in right and c not in output]
+    if (
+        len(inner) != 1
+        or len(rows) > 1
+        or len(columns) > 1
+        or set(left + right) != {*output, *inner}
+    ):
+        return None
+    if output != "".join([*batch, *rows, *columns]) or (batch and not (rows and columns)):
+        return None
+    first = _arranged(texts[0], left, "".join([*batch, *rows, *inner]))
+    second = _arranged(texts[1], right, "".join([*batch, *inner, *columns]))
+    return f"np.matmul({first}, {second}"
+
+
+def _arranged(text: str, have: str, want: str) -> str:
+    if have == want:
+        return text
+    if sorted(have) != sorted(want):
+        raise BackendError(f"subscripts {have} do not hold {want}")
+    places = [have.index(c) for c in want]
+    return f"{text}.T" if places == [1, 0] else f"{text}.transpose({', '.join(map(str, places))})"

@@ -1,0 +1,235 @@
+"""Index arithmetic on integer arrays: iotas, gathers, and indices with quotients and remainders.
+
+Each axis in sight has its positions as an integer array of its layout, made where the axis is: at the kernel's top
+for a lane, at the block's top for a grid axis, at the loop's top for a loop axis. Index expressions are plain operator
+expressions over these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tgc.codegen.naming import size_operand, size_text
+from tgc.codegen.numpy.access import Part, is_contiguous, split_index
+from tgc.codegen.numpy.constants import dtype_text
+from tgc.codegen.numpy.views import layout
+from tgc.ir import dtypes
+from tgc.ir.sizes import Dim
+from tgc.kernel.ir import Buffer, Const, Gathered, Index, Iota, Load, Program, Quotient, Store, Term
+
+if TYPE_CHECKING:
+    from tgc.codegen.numpy.body import Body
+
+
+@dataclass
+class IndexArrays:
+    """Positions along axes, and what is addressed by them.
+
+    `lanes` are arrays to make at the kernel's top, `header` lines for the block's top, `starts` the grid axes whose
+    bounds the block needs, `programs` the axes whose program number it needs, `flats` buffers needed as flat memory, `wholes`
+    those needed whole although sliced too.
+    """
+
+    body: Body
+    lanes: dict[str, str] = field(default_factory=dict)
+    header: list[str] = field(default_factory=list)
+    starts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    programs: dict[str, str] = field(default_factory=dict)
+    flats: dict[str, str] = field(default_factory=dict)
+    wholes: dict[str, str] = field(default_factory=dict)
+    _positions: dict[str, str] = field(default_factory=dict)
+
+    # --- axes ---
+
+    def bounds(self, axis: str) -> tuple[str, str]:
+        """First and one past the last position of this block along an axis."""
+        for scope in self.body.scopes:
+            if scope.axis == axis:
+                return scope.low, scope.high
+        kernel_axis = self.body.kernel.axis(axis)
+        if kernel_axis.kind == "grid":
+            return self.start(axis)
+        return (
+            self.range_of(axis)
+            if kernel_axis.kind == "loop"
+            else ("0", self.body.size(kernel_axis.extent))
+        )
+
+    def range_of(self, axis: str) -> tuple[str, str]:
+        """The range a loop runs over: its program's share where the axis is split."""
+        found = self.body.kernel.axis(axis)
+        if found.split is None:
+            return "0", self.body.size(found.extent)
+        return self.start(axis)
+
+    def start(self, axis: str) -> tuple[str, str]:
+        """The bounds of this block (or program) along a grid or split axis, as arguments of the block function."""
+        if axis not in self.starts:
+            suffix = ("_lo", "_hi") if self.body.kernel.axis(axis).split is not None else ("0", "1")
+            self.starts[axis] = (
+                self.body.names.new(axis + suffix[0]),
+                self.body.names.new(axis + suffix[1]),
+            )
+        low, high = self.starts[axis]
+        return self.body.use(low), self.body.use(high)
+
+    def program(self, axis: str) -> str:
+        """The program number along an axis, as an argument of the block function."""
+        if axis not in self.programs:
+            self.programs[axis] = self.body.names.new(f"{axis}_program")
+        return self.body.use(self.programs[axis])
+
+    def positions(self, axis: str) -> str:
+        """The integer array of an axis' positions in this block."""
+        body = self.body
+        for scope in body.scopes:
+            if scope.axis == axis:
+                key = f"(positions {axis})"
+                if key not in scope.slices:
+                    scope.slices[key] = body.local(axis)
+                    text = f"np.arange({scope.low}, {scope.high}){self._widen(axis)}"
+                    scope.header.append(f"{scope.slices[key]} = {text}")
+                return scope.slices[key]
+        if axis not in self._positions:
+            name = self._positions[axis] = body.names.new(axis)
+            if body.kernel.axis(axis).kind == "lane":
+                self.lanes[axis] = name
+            else:
+                low, high = self.start(axis)
+                self.header.append(f"{name} = np.arange({low}, {high}){self._widen(axis)}")
+        name = self._positions[axis]
+        return body.use(name) if axis in self.lanes else name
+
+    def lane_text(self, axis: str) -> str:
+        """The positions of a lane, whole."""
+        return f"np.arange({self.body.size(self.body.extent_of(axis))}){self._widen(axis)}"
+
+    def _widen(self, axis: str) -> str:
+        dims = layout((axis,), self.body.frame)
+        return f"[:{', None' * (len(dims) - 1)}]" if len(dims) > 1 else ""
+
+    # --- expressions ---
+
+    def expression(self, terms: tuple[tuple[Term, Dim], ...], offset: Dim) -> str:
+        """`offset + sum(coefficient * term)` as operators on arrays."""
+        sizes, text = self.body.sizes, ""
+        for term, coefficient in terms:
+            factor = self._term(term)
+            if coefficient == 1:
+                text += f" + {factor}" if text else factor
+            elif coefficient == -1:
+                text += f" - {factor}" if text else f"-{factor}"
+            else:
+                product = f"{factor} * {size_operand(coefficient, sizes)}"
+                text += f" + {product}" if text else product
+        if not text:
+            return size_text(offset, sizes)
+        if offset == 0:
+            return text[1:-1] if len(terms) == 1 and text.endswith(")") and text[0] == "(" else text
+        if isinstance(offset, int) and offset < 0:
+            return f"{text} - {-offset}"
+        return f"{text} + {size_operand(offset, sizes)}"
+
+    def _term(self, term: Term) -> str:
+        if isinstance(term, str):
+            return self.positions(term)
+        if isinstance(term, Program):
+            return self.program(term.axis)
+        if isinstance(term, Gathered):
+            return self.body.operand(term.value)
+        inner = self.expression(term.index.terms, term.index.offset)
+        inner = inner if inner.isidentifier() or inner.isdigit() else f"({inner})"
+        sign = "//" if isinstance(term, Quotient) else "%"
+        return f"({inner} {sign} {size_operand(term.divisor, self.body.sizes)})"
+
+    def iota(self, s: Iota) -> str:
+        """The value of an iota: an expression of integer arrays, named if it is more than positions."""
+        text = self.expression(s.index.terms, s.index.offset)
+        bare = text.isidentifier()
+        if not s.axes:
+            text, bare = f"np.array({text}, {dtype_text(s.dtype)})", False
+        elif s.dtype is not dtypes.int64:
+            text, bare = f"{text if bare else f'({text})'}.astype({dtype_text(s.dtype)})", False
+        if bare:
+            return text
+        name = self.body.names.new(s.name)
+        self.body.emit(f"{name} = {text}")
+        return name
+
+    # --- gathers and scatters ---
+
+    def load(self, s: Load) -> str:
+        """A load by index arrays; under a mask the indices are clipped, so that nothing outside is touched."""
+        buffer = self.body.kernel.buffer(s.buffer)
+        if s.mask is None:
+            return self._element(buffer, s.index)
+        mask = self.body.operand(s.mask)
+        fill = self.body.constants.name(Const(s.fill, s.dtype))
+        if any(d == 0 for d in buffer.shape):
+            return f"np.full(np.shape({mask}), {fill})"
+        parts = split_index(buffer, s.index, self.body.extent_of, inside=False)
+        if len(buffer.shape) == 1 and buffer.strides == (1,):
+            array = self._array(buffer)
+        elif parts is not None and parts.shape is None and self._leading_only(buffer, s.index):
+            return f"np.where({mask}, {self._clipped(buffer, parts.parts)}, {fill})"
+        else:
+            array = self._flat(buffer)
+        index = self.expression(s.index.terms, s.index.offset)
+        if index.isdigit():
+            index = f"np.array({index})"
+        return f'np.where({mask}, {array}.take({index}, mode="clip"), {fill})'
+
+    def target(self, s: Store) -> str:
+        """The left-hand side of a store by index arrays."""
+        return self._element(self.body.kernel.buffer(s.buffer), s.index)
+
+    def _element(self, buffer: Buffer, index: Index) -> str:
+        split = split_index(buffer, index, self.body.extent_of)
+        if split is None or split.shape is not None:
+            return f"{self._flat(buffer)}[{self.expression(index.terms, index.offset)}]"
+        keys = [self.expression(p.terms, p.offset) for p in split.parts]
+        return f"{self._array(buffer)}[{', '.join(keys)}]"
+
+    def _leading_only(self, buffer: Buffer, index: Index) -> bool:
+        """Whether only the first dimension's index (and gathered ones) can leave its dimension."""
+        grown = Buffer(
+            buffer.name, buffer.dtype, (1 << 60, *buffer.shape[1:]), buffer.strides, buffer.role
+        )
+        lowered = Index(index.terms, index.offset + buffer.strides[0] * (1 << 59))
+        split = split_index(grown, lowered, self.body.extent_of)
+        return split is not None and split.shape is None
+
+    def _clipped(self, buffer: Buffer, parts: tuple[Part, ...]) -> str:
+        keys = []
+        for place, part in enumerate(parts):
+            text = self.expression(part.terms, part.offset)
+            if part.terms and (place == 0 or any(isinstance(t, Gathered) for t, _ in part.terms)):
+                text = f"np.clip({text}, 0, {size_text(part.extent - 1, self.body.sizes)})"
+            keys.append(text)
+        return f"{self._array(buffer)}[{', '.join(keys)}]"
+
+    def _array(self, buffer: Buffer) -> str:
+        """The whole array of a buffer; under another name where a slice of it has the buffer's own."""
+        own = self.body.names_of(buffer.name)
+        if all(array.name != own for array, _ in self.body.views.values()):
+            return self.body.use(own)
+        if buffer.name not in self.wholes:
+            self.wholes[buffer.name] = self.body.names.new(f"{buffer.name}_all")
+        return self.body.use(self.wholes[buffer.name])
+
+    def _flat(self, buffer: Buffer) -> str:
+        """The buffer as flat memory, made at the kernel's top."""
+        if buffer.name not in self.flats:
+            self.flats[buffer.name] = self.body.names.new(f"{buffer.name}_flat")
+        return self.body.use(self.flats[buffer.name])
+
+    def flat_text(self, buffer: Buffer) -> str:
+        """The expression that makes it."""
+        name = self.body.names_of(buffer.name)
+        if is_contiguous(buffer):
+            return f"{name}.reshape(-1)"
+        span: Dim = 1
+        for stride, extent in zip(buffer.strides, buffer.shape):
+            span = span + stride * (extent - 1)
+        return f"as_strided({name}, ({self.body.size(span)},), ({buffer.dtype.itemsize},))"

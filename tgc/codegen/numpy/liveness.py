@@ -1,0 +1,141 @@
+"""Which values live where: last uses, values that go straight to their store, and sums of products.
+
+Statements are numbered in order, a loop having a number for its head and one for its end. A value from before a loop
+that the loop uses lives to the loop's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tgc.ir.dtypes import DType
+from tgc.kernel.ir import (
+    Gathered,
+    Index,
+    Iota,
+    Kernel,
+    Load,
+    Loop,
+    Op,
+    Quotient,
+    Reduce,
+    Remainder,
+    Statement,
+    Store,
+)
+
+
+@dataclass
+class Value:
+    """What is known of a named value: where it is made, by what, and its last use."""
+
+    dtype: DType
+    axes: tuple[str, ...]
+    made: int
+    loops: tuple[int, ...]  # numbers of the loops around it
+    by: Statement
+    last: int = -1
+    uses: int = 0
+
+
+@dataclass
+class Liveness:
+    """The values of a kernel, the ends of its loops by number, and the stores that are written early."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)  # id(statement) -> number
+    folds: dict[str, int] = field(
+        default_factory=dict
+    )  # name of a loop's fold -> number of the loop
+    direct: dict[str, Store] = field(default_factory=dict)
+
+
+def index_values(index: Index) -> list[str]:
+    """The names of the values an index gathers by."""
+    found: list[str] = []
+    for term, _ in index.terms:
+        if isinstance(term, Gathered):
+            found.append(term.value)
+        elif isinstance(term, Quotient | Remainder):
+            found += index_values(term.index)
+    return found
+
+
+def operands(statement: Statement) -> list[str]:
+    """The names of the values a statement (but for a loop) reads."""
+    if isinstance(statement, Load):
+        return index_values(statement.index) + ([statement.mask] if statement.mask else [])
+    if isinstance(statement, Iota):
+        return index_values(statement.index)
+    if isinstance(statement, Op):
+        return [a for a in statement.args if isinstance(a, str)]
+    if isinstance(statement, Reduce):
+        return [statement.value] if isinstance(statement.value, str) else []
+    if isinstance(statement, Store):
+        named = [statement.value] if isinstance(statement.value, str) else []
+        return named + index_values(statement.index)
+    return []
+
+
+def analyse(kernel: Kernel, may_write_early: Callable[[Store, Value], bool]) -> Liveness:
+    """Number the statements of a kernel and follow its values.
+
+    Args:
+        may_write_early: whether a store's target can hold its value from the moment it is made.
+    """
+    live = Liveness()
+    placed: list[tuple[Statement, int, tuple[int, ...]]] = []
+    _number(kernel.body, live, placed, (), 0)
+    for s, number, loops in placed:
+        if not isinstance(s, Store | Loop):
+            live.values[s.name] = Value(s.dtype, s.axes, number, loops, s)
+    for s, number, loops in placed:
+        for name in operands(s):
+            _use(live, live.values[name], number, loops)
+    loaded = {s.buffer for s, _, _ in placed if isinstance(s, Load)}
+    for s, _, loops in placed:
+        if isinstance(s, Store) and isinstance(s.value, str) and s.buffer not in loaded:
+            value = live.values[s.value]
+            if s.value not in live.direct and value.loops == loops and may_write_early(s, value):
+                live.direct[s.value] = s
+    return live
+
+
+def statements(body: tuple[Statement, ...]) -> list[Statement]:
+    """All statements, those in loops included; a loop before its body."""
+    found: list[Statement] = []
+    for s in body:
+        found.append(s)
+        if isinstance(s, Loop):
+            found += statements(s.body)
+    return found
+
+
+def _number(
+    body: tuple[Statement, ...],
+    live: Liveness,
+    placed: list[tuple[Statement, int, tuple[int, ...]]],
+    loops: tuple[int, ...],
+    number: int,
+) -> int:
+    for s in body:
+        live.numbers[id(s)] = number
+        if isinstance(s, Loop):
+            end = _number(s.body, live, placed, (*loops, number), number + 1)
+            live.ends[number] = end
+            placed += [(fold, end, loops) for fold in s.folds]
+            live.folds.update({fold.name: number for fold in s.folds})
+            number = end
+        else:
+            placed.append((s, number, loops))
+        number += 1
+    return number
+
+
+def _use(live: Liveness, value: Value, number: int, loops: tuple[int, ...]) -> None:
+    """A use inside a loop that the value is older than lasts to the end of that loop."""
+    inner = loops[len(value.loops) :]
+    value.uses += 1
+    value.last = max(value.last, live.ends[inner[0]] if inner else number)
