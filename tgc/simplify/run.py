@@ -15,16 +15,19 @@ BUDGET_PER_NODE = 32
 """Rewrites allowed for each node of the graph: far above what rules that all make progress can need."""
 
 
+_STRUCTURE = (*algebra.PROCEDURES, *movements.PROCEDURES)
+
+
 @cache
-def _steps(fast_math: bool) -> dict[str, list[tuple[str, Step]]]:
+def _all_steps(fast_math: bool) -> dict[str, list[tuple[str, Step]]]:
     rules = (*algebra.RULES, *stability.RULES)
-    procedures = (
-        *algebra.PROCEDURES,
-        *movements.PROCEDURES,
-        *stability.PROCEDURES,
-        *folds.PROCEDURES,
-    )
+    procedures = (*_STRUCTURE, *stability.PROCEDURES, *folds.PROCEDURES)
     return RuleSet(rules, procedures).select(fast_math=fast_math)
+
+
+@cache
+def _algebra_steps() -> dict[str, list[tuple[str, Step]]]:
+    return RuleSet(algebra.RULES, _STRUCTURE).select(fast_math=False)
 
 
 def simplify(graph: Graph, *, fast_math: bool = False, log: list[Rewrite] | None = None) -> Graph:
@@ -34,13 +37,24 @@ def simplify(graph: Graph, *, fast_math: bool = False, log: list[Rewrite] | None
         fast_math: also rewrites that assume finite values and ignore the sign of zero.
         log: receives what was rewritten.
     """
-    budget = BUDGET_PER_NODE * (len(graph.nodes()) + 8)
-    rewriter = Rewriter(graph, _steps(fast_math), budget)
+    result = _run(graph, _all_steps(fast_math), log)
+    if current().verify:
+        verify(result, "simplify")
+    return result
+
+
+def run_algebra(graph: Graph) -> Graph:
+    """Exact algebra alone: what may still run once operations have been expanded."""
+    return _run(graph, _algebra_steps(), None)
+
+
+def _run(
+    graph: Graph, steps: dict[str, list[tuple[str, Step]]], log: list[Rewrite] | None
+) -> Graph:
+    rewriter = Rewriter(graph, steps, BUDGET_PER_NODE * (len(graph.nodes()) + 8))
     result = rewriter.run()
     if log is not None:
         log += rewriter.log
-    if current().verify:
-        verify(result, "simplify")
     return result
 
 
