@@ -19,6 +19,11 @@ class Facts:
         self.hints = dict(hints)
         self._low: dict[Dim, int] = {}
         self._high: dict[Dim, int] = {}
+        self._bounds: dict[Dim, int] = {}
+
+    def bound(self, size: Dim, limit: int) -> None:
+        """Declare `size <= limit` by construction: questions above the limit need no guard."""
+        self._bounds[size] = limit
 
     def value(self, size: Dim) -> int:
         """The extent at hand, without a guard: for choices that do not change the source's validity."""
@@ -28,6 +33,8 @@ class Facts:
         """Whether `size <= limit`; the answer becomes part of the regime."""
         if isinstance(size, int):
             return size <= limit
+        if self._bounds.get(size, limit + 1) <= limit:
+            return True
         if self.value(size) <= limit:
             self._high[size] = min(limit, self._high.get(size, limit))
             return True
@@ -36,6 +43,8 @@ class Facts:
 
     def bucket(self, size: Dim, limits: tuple[int, ...]) -> int:
         """The first of the increasing `limits` that holds `size`; the last one if none does."""
+        if size in self._bounds:
+            return next((b for b in limits if b >= self._bounds[size]), limits[-1])
         for limit in limits[:-1]:
             if self.at_most(size, limit):
                 return limit

@@ -40,6 +40,7 @@ from tgc.kernel.ir import (
     Store,
 )
 from tgc.schedule import indexing as ix
+from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
 from tgc.schedule.target import Target
 
@@ -86,19 +87,27 @@ class InlineFold:
 
 @dataclass
 class Flat:
-    """An untiled kernel: statements over whole axes."""
+    """An untiled kernel: statements over whole axes.
+
+    `partials`: folds over the split axis, each with its store, whose index lacks the program's number.
+    """
 
     axes: dict[str, Dim]
     body: list[Statement]
     stores: list[Store]
-    partials: list[tuple[Reduce, Node]] = field(default_factory=list)
+    partials: list[tuple[Reduce, Store]] = field(default_factory=list)
 
 
 @dataclass
 class Lowering:
-    """The state of one walk. `placed` says what lies in memory, `facts` answers questions about sizes."""
+    """The state of one walk.
+
+    `placed` says which values lie in memory, `staged` which folds do as partial results, `facts` answers questions
+    about sizes, `names` are the user's.
+    """
 
     placed: Mapping[Node, Placed]
+    staged: Mapping[Node, Placed]
     facts: Facts
     target: Target
     names: Mapping[Node, str]
@@ -126,7 +135,7 @@ class Lowering:
         flat = Flat(self.axes, self.body, [])
         for root in roots:
             if root.partial:
-                flat.partials.append((self._partial(root.node, space), root.node))
+                flat.partials.append(self._partial(root.node, space))
             else:
                 index = self._own[root.node]
                 value = self.value(root.node, index, None, own=True)
@@ -156,7 +165,7 @@ class Lowering:
         axes = iter(chosen)
         return tuple(ix.ZERO if d == 1 else ix.axis(next(axes)) for d in shape)
 
-    def _partial(self, node: Node, space: tuple[Dim, ...]) -> Reduce:
+    def _partial(self, node: Node, space: tuple[Dim, ...]) -> tuple[Reduce, Store]:
         assert isinstance(node, Fold) and isinstance(node.monoid, str)
         operand = node.args[0]
         index = self.place(operand.shape, space)
@@ -165,8 +174,12 @@ class Lowering:
             t for a in node.axes for t, _ in index[a].terms if isinstance(t, str)
         )
         axes = tuple(a for a in self.axes if a not in over and a in self._operand_axes(value))
-        name = self._name(node, "partial")
-        return Reduce(name, node.monoid, value, over, node.dtype, axes, node.line)
+        fold = Reduce(self._name(node, "partial"), node.monoid, value, over, node.dtype, axes, node.line)
+        buffer, where = self.staged[node].buffer, ix.ZERO
+        kept = (i for k, i in enumerate(index) if k not in node.axes)
+        for i, stride in zip(kept, buffer.strides[1:], strict=True):
+            where = ix.add(where, ix.scale(i, stride))
+        return fold, Store(buffer.name, where, fold.name, axes)
 
     def _check(self) -> None:
         """Every fold in place must see all of the kernel's axes, and all must reduce the same ones."""
@@ -177,7 +190,7 @@ class Lowering:
         inner = [f for f in self.folds if f.reduced]
         for fold in inner[1:]:
             if fold.reduced != inner[0].reduced:
-                raise Cut(inner[0].node)
+                raise Cut(fold.node)  # the outer of two nested folds, since arguments come first
 
     # --- values ---
 
@@ -195,6 +208,8 @@ class Lowering:
             raise Conflict
         if node in self.placed and node not in self._own:
             return self._load(node, index, mask)
+        if node in self.staged:
+            return self._finish(node, self.staged[node], index)
         if isinstance(node, Leaf):
             return self._leaf(node, index)
         if isinstance(node, Map):
@@ -233,8 +248,6 @@ class Lowering:
 
     def _load(self, node: Node, index: tuple[Index, ...], mask: str | None) -> Operand:
         placed = self.placed[node]
-        if placed.partials is not None:
-            return self._finish(node, placed, index)
         flat = _flat_index(placed.buffer, index)
         key = ("load", placed.buffer.name, flat, mask)
         if key not in self._memo:
@@ -301,7 +314,7 @@ class Lowering:
     def _fold(self, node: Fold, index: tuple[Index, ...], mask: str | None) -> Operand:
         if node.mode != "reduce" or not isinstance(node.monoid, str):
             raise UnsupportedOpError(f"a {node.mode} fold is not compiled yet", line=node.line)
-        if mask is not None or contraction_axes(node) is not None:
+        if mask is not None or contraction(node) is not None:
             raise Cut(node)
         kept = self._plain_axes(node, index)
         operand, reduced, inner, remaining = node.args[0], [], [], iter(index)
@@ -392,7 +405,7 @@ class Lowering:
         return self._fresh(self.names.get(node, fallback) if node is not None else fallback)
 
     def _fresh(self, stem: str) -> str:
-        buffers = {p.buffer.name for p in self.placed.values()}
+        buffers = {p.buffer.name for where in (self.placed, self.staged) for p in where.values()}
         for k in range(10**6):
             name = stem if k == 0 else f"{stem}_{k}"
             if name not in self._taken and name not in buffers and name not in self.axes:
@@ -407,34 +420,3 @@ def _flat_index(buffer: Buffer, index: tuple[Index, ...]) -> Index:
         total = ix.add(total, ix.scale(i, stride))
     return total
 
-
-def contraction_axes(node: Node) -> tuple[Node, Node] | None:
-    """The two factors of a matrix product in disguise: a sum of products of two broadcasts, each lacking an axis.
-
-    A product where one factor has every axis (a dot product, a matrix times a vector) is an ordinary fold: it moves
-    the large factor once, which a fused kernel does as well as a library and without a stop.
-    """
-    if not isinstance(node, Fold) or node.mode != "reduce" or node.monoid != "sum":
-        return None
-    times = node.args[0]
-    if isinstance(times, Map) and times.op == "cast":
-        times = times.args[0]
-    if not isinstance(times, Map) or times.op != "mul":
-        return None
-    a, b = times.args
-    lacks_a, lacks_b = _lacking(a), _lacking(b)
-    kept = frozenset(k for k in range(times.ndim) if k not in node.axes)
-    if not (lacks_a & kept) or not (lacks_b & kept) or (lacks_a | lacks_b) & frozenset(node.axes):
-        return None
-    return a, b
-
-
-def _lacking(node: Node) -> frozenset[int]:
-    """The dimensions along which a value is a broadcast."""
-    while isinstance(node, Map) and node.op == "cast":
-        node = node.args[0]
-    if not isinstance(node, View) or not isinstance(node.movement, n.Broadcast):
-        return frozenset()
-    operand, movement = node.args[0], node.movement
-    present = {d for d, s in zip(movement.dims, operand.shape, strict=True) if s != 1}
-    return frozenset(k for k, d in enumerate(movement.shape) if k not in present and d != 1)

@@ -54,7 +54,7 @@ def _mergeable(flat: Flat, outer: str, inner: str) -> bool:
 
 
 def _indices(flat: Flat) -> Iterator[Index]:
-    for statement in (*flat.body, *flat.stores):
+    for statement in (*flat.body, *flat.stores, *(s for _, s in flat.partials)):
         if isinstance(statement, Load | Store | Iota):
             yield statement.index
 
@@ -99,5 +99,8 @@ def _merged(flat: Flat, outer: str, inner: str) -> Flat:
         axes,
         [statement(s) for s in flat.body],
         [replace(s, index=index(s.index)) for s in flat.stores],
-        [(replace(r, over=names(r.over), axes=names(r.axes)), node) for r, node in flat.partials],
+        [
+            (replace(r, over=names(r.over), axes=names(r.axes)), replace(s, index=index(s.index), axes=names(s.axes)))
+            for r, s in flat.partials
+        ],
     )

@@ -82,7 +82,10 @@ def order_axes(flat: Flat, facts: Facts) -> Flat:
         {a: flat.axes[a] for a in names},
         [statement(s) for s in flat.body],
         flat.stores,
-        [(replace(r, axes=sort(r.axes), over=sort(r.over)), node) for r, node in flat.partials],
+        [
+            (replace(r, axes=sort(r.axes), over=sort(r.over)), replace(s, axes=sort(s.axes)))
+            for r, s in flat.partials
+        ],
     )
 
 
@@ -148,7 +151,7 @@ def _place_axes(
 
 
 def _outer_axis(name: str, extent: Dim, share: int, budget: int, facts: Facts) -> tuple[Axis, int, int]:
-    if share > 1 and facts.at_most(extent, share):
+    if share >= 64 and facts.at_most(extent, share):
         width = facts.bucket(extent, (*(b for b in BUCKETS if b < share), share))
         return Axis(name, extent, "lane"), max(1, share // width), max(1, budget // width)
     return Axis(name, extent, "grid", max(1, share)), 1, max(1, budget // max(1, share))
