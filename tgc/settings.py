@@ -81,6 +81,10 @@ def current() -> Settings:
     return _current.get() or _process
 
 
+# The settings of the innermost `with settings(...)` block, or None outside of one: a cheap part of a call's key.
+override = _current.get
+
+
 @contextlib.contextmanager
 def settings(**changes: Any) -> Iterator[Settings]:
     """Change settings inside a `with` block.

@@ -66,7 +66,9 @@ class OnDevice:
             return tuple(self._host(*arguments))
 
 
-def step_of(host: Any, values: Sequence[Any], outputs: Sequence[Any], device: Any, target: str) -> Run:
+def step_of(
+    host: Any, values: Sequence[Any], outputs: Sequence[Any], device: Any, target: str
+) -> Run:
     """A host function prepared for values like these; `outputs` are the result dtypes."""
     if target == "numpy":
         out = [out_of_numpy(dtype) for dtype in outputs]
@@ -119,7 +121,9 @@ class Call:
         run = self._backwards.get(key)
         if run is None:
             slots = [self.program.inputs[i] for i in self.wrt]
-            run = step_of(self.pair.backward, values, [s.dtype for s in slots], self.device, self.target)
+            run = step_of(
+                self.pair.backward, values, [s.dtype for s in slots], self.device, self.target
+            )
             self._backwards[key] = run
         return run(values)
 
@@ -165,7 +169,9 @@ def function_class() -> Any:
             ctx.call = call
             ctx.others = [values[i] for i in call.plain_inputs]
             ctx.versions = [v._version for v in ctx.others]
-            ctx.numbers = None if len(call.saved_tensors) + len(ctx.others) == len(values) else values
+            ctx.numbers = (
+                None if len(call.saved_tensors) + len(ctx.others) == len(values) else values
+            )
             if ctx.numbers is not None:
                 ctx.numbers = tuple(None if is_tensor(v) else v for v in values)
             if call.fixed:
@@ -184,12 +190,13 @@ def function_class() -> Any:
             if torch.is_grad_enabled():
                 results = run(call.vjp, [*_primals(ctx, saved), *given], call.backend)
                 for position, i in enumerate(call.wrt):
-                    grads[1 + i] = results[position]
+                    if call.pair.results[i] is not None:
+                        grads[1 + i] = results[position]
                 return tuple(grads)
             results = call.backward(_kept(ctx, saved, given))
-            for i, position in enumerate(call.pair.results):
-                if position is not None:
-                    grads[1 + i] = results[position]
+            for i, place in enumerate(call.pair.results):
+                if place is not None:
+                    grads[1 + i] = results[place]
             return tuple(grads)
 
     return Compiled
@@ -241,7 +248,7 @@ def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run
     if wrt:
         call = Call(program, values, wrt, backend)
         apply = function_class().apply
-        return lambda vs: apply(call, *vs)  # type: ignore[no-any-return]
+        return lambda vs: apply(call, *vs)
     device = device_of(values)
     target = target_of(device, backend)
     value = program.value(target, bind(program.inputs, values))

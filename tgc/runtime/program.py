@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tgc.errors import ShapeError
 from tgc.ir.dtypes import DType
@@ -42,14 +42,25 @@ class Emitted:
 
 
 class Compiler(Protocol):
-    """The pipeline, as the runtime sees it. `target` names a target; `options` is part of the key."""
+    """The pipeline, as the runtime sees it.
 
-    options: str
+    `target` names a target; `options` is part of the key; `numbers` names the inputs that are Python numbers.
+    """
 
-    def value(self, graph: Graph, target: str, hints: Mapping[str, int]) -> Emitted: ...
+    @property
+    def options(self) -> str: ...
+
+    def value(
+        self, graph: Graph, target: str, hints: Mapping[str, int], numbers: tuple[str, ...]
+    ) -> Emitted: ...
 
     def pair(
-        self, graph: Graph, wrt: tuple[int, ...], target: str, hints: Mapping[str, int]
+        self,
+        graph: Graph,
+        wrt: tuple[int, ...],
+        target: str,
+        hints: Mapping[str, int],
+        numbers: tuple[str, ...],
     ) -> Emitted: ...
 
     def vjp(self, graph: Graph, wrt: tuple[int, ...]) -> Graph: ...
@@ -68,6 +79,8 @@ class Value:
 class Pair:
     """A forward that returns outputs and saved values, and its backward, for one regime.
 
+    There is no backward where no output has a derivative with respect to the wanted inputs.
+
     Attributes:
         depends: per output, whether it has a derivative with respect to the wanted inputs.
         keeps: where each value of the backward comes from: ("input", i), ("output", i), ("saved", i) for the i-th
@@ -76,12 +89,15 @@ class Pair:
     """
 
     forward: Host
-    backward: Host
+    backward: Host | None
     depends: tuple[bool, ...]
     keeps: tuple[tuple[str, int], ...]
     results: tuple[int | None, ...]
     guards: tuple[Guard, ...]
     entry: Entry
+
+
+V = TypeVar("V", Value, Pair)
 
 
 class Program:
@@ -94,9 +110,11 @@ class Program:
         outputs: tuple[Slot, ...],
         derive: Callable[[], Graph],
         compiler: Compiler,
+        *,
+        numbers: tuple[str, ...] = (),
     ) -> None:
         self.key, self.inputs, self.outputs = key, inputs, outputs
-        self.compiler = compiler
+        self.compiler, self.numbers = compiler, numbers
         self._derive = derive
         self._graph: Graph | None = None
         self._values: dict[str, list[Value]] = {}
@@ -126,7 +144,11 @@ class Program:
         with self._lock:
             known = self._values.setdefault(target, [])
             return self._find(
-                known, sizes, ("value", target), _load_value, lambda: self._emit_value(target, sizes)
+                known,
+                sizes,
+                ("value", target),
+                _load_value,
+                lambda: self._emit_value(target, sizes),
             )
 
     def pair(self, target: str, wrt: tuple[int, ...], sizes: Mapping[str, int]) -> Pair:
@@ -134,7 +156,9 @@ class Program:
         with self._lock:
             known = self._pairs.setdefault((target, wrt), [])
             what = ("pair", target, repr(wrt))
-            return self._find(known, sizes, what, _load_pair, lambda: self._emit_pair(target, wrt, sizes))
+            return self._find(
+                known, sizes, what, _load_pair, lambda: self._emit_pair(target, wrt, sizes)
+            )
 
     def vjp(self, wrt: tuple[int, ...]) -> Program:
         """The program (inputs, then one cotangent per output) -> cotangents of the inputs `wrt`."""
@@ -147,26 +171,30 @@ class Program:
                     tuple(self.inputs[i] for i in wrt),
                     lambda: self.compiler.vjp(self.graph, wrt),
                     self.compiler,
+                    numbers=self.numbers,
                 )
                 self._derivatives[wrt] = found
             return found
 
-    def sources(self) -> set[str]:
-        """The emitted modules in use, derivatives included."""
+    def entries(self) -> dict[str, Entry]:
+        """The emitted modules in use by name, derivatives included."""
         with self._lock:
-            used = [v for values in self._values.values() for v in values]
-            pairs = [p for values in self._pairs.values() for p in values]
-            names = {x.entry.name for x in [*used, *pairs]}
-            return names.union(*(d.sources() for d in self._derivatives.values()))
+            used = [v.entry for values in self._values.values() for v in values]
+            used += [p.entry for pairs in self._pairs.values() for p in pairs]
+            found = {entry.name: entry for entry in used}
+            for derivative in self._derivatives.values():
+                found |= derivative.entries()
+            return found
 
     def _find(
         self,
-        known: list[Any],
+        known: list[V],
         sizes: Mapping[str, int],
         what: tuple[str, ...],
-        load: Callable[[Entry], Any],
+        load: Callable[[Entry], V],
         emit: Callable[[], Emitted],
-    ) -> Any:
+    ) -> V:
+        """The executable whose regime holds the sizes."""
         for item in known:
             if holds(item.guards, sizes):
                 return item
@@ -181,10 +209,10 @@ class Program:
         return loaded
 
     def _emit_value(self, target: str, sizes: Mapping[str, int]) -> Emitted:
-        return self.compiler.value(self.graph, target, sizes)
+        return self.compiler.value(self.graph, target, sizes, self.numbers)
 
     def _emit_pair(self, target: str, wrt: tuple[int, ...], sizes: Mapping[str, int]) -> Emitted:
-        return self.compiler.pair(self.graph, wrt, target, sizes)
+        return self.compiler.pair(self.graph, wrt, target, sizes, self.numbers)
 
 
 # --- sizes ----------------------------------------------------------------------------------------
@@ -207,7 +235,9 @@ def bind(slots: Sequence[Slot], values: Sequence[Any]) -> dict[str, int]:
             if name is not None:
                 sizes.setdefault(name, extent)
     for slot, shape in zip(slots, shapes, strict=True):
-        if any(evaluate(dim, sizes) != extent for dim, extent in zip(slot.shape, shape, strict=True)):
+        if any(
+            evaluate(dim, sizes) != extent for dim, extent in zip(slot.shape, shape, strict=True)
+        ):
             raise ShapeError(f"expected shape {slot.shape}, got {shape}")
     return sizes
 
@@ -269,7 +299,7 @@ def _load_pair(entry: Entry) -> Pair:
     meta = entry.meta
     return Pair(
         forward=function_of(entry, meta["forward"]),
-        backward=function_of(entry, meta["backward"]),
+        backward=None if meta["backward"] is None else function_of(entry, meta["backward"]),
         depends=tuple(meta["depends"]),
         keeps=tuple((kind, number) for kind, number in meta["keeps"]),
         results=tuple(meta["results"]),

@@ -1,0 +1,150 @@
+"""The decorator, and the object it returns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from types import MethodType
+from typing import Any, overload
+
+from tgc.lowered import Lowered, lower_graph
+from tgc.pipeline import Pipeline
+from tgc.runtime import tensors
+from tgc.runtime.dispatch import Dispatcher
+from tgc.trace.run import trace
+
+PRECISIONS = ("fused", "eager")
+
+
+class Compiled(Dispatcher):
+    """A function that is traced at its first call for each kind of arguments and runs as fused kernels.
+
+    It takes and returns what the plain function does: torch tensors, numpy arrays, Python numbers, and trees of them.
+    torch autograd works through it, to any order.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        backend: str | None = None,
+        precision: str = "fused",
+        fast_math: bool = False,
+        static_argnames: Sequence[str] = (),
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+        names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+        self.pipeline = Pipeline(precision, fast_math)
+        super().__init__(function, self.pipeline, backend=backend, static_argnames=names)
+        functools.update_wrapper(self, function, updated=())
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Compiled: ...
+
+    @overload
+    def __get__(self, owner: object, kind: type | None = None) -> Method: ...
+
+    def __get__(self, owner: object, kind: type | None = None) -> Compiled | Method:
+        return self if owner is None else Method(self, owner)
+
+    def __repr__(self) -> str:
+        return f"<tgc.jit of {getattr(self, '__qualname__', self.function)}>"
+
+    def lower(
+        self,
+        *args: Any,
+        grad: bool = False,
+        backend: str | None = None,
+        target: str | None = None,
+        **kwargs: Any,
+    ) -> Lowered:
+        """The function lowered for arguments like these, which may be `tgc.spec`s.
+
+        Args:
+            grad: lower the training pair: forward and backward.
+            backend: "numpy" or "triton"; default: by the target or the arguments.
+            target: "numpy", or a GPU architecture such as "sm_90" or "gfx942"; no such GPU has to be there.
+        """
+        traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
+        values = [*traced.values, *traced.captured]
+        where = _target(values, backend or self.backend, target)
+        numbers = tuple(a.name for a in traced.abstracts if a.container == "scalar")
+        asked = tuple(i for i, a in enumerate(traced.abstracts) if a.requires_grad)
+        return lower_graph(
+            self.pipeline,
+            traced.graph,
+            where,
+            traced.hints,
+            grad=grad,
+            numbers=numbers,
+            wrt=asked or None,
+        )
+
+    def explain(self, *args: Any, grad: bool = False, **kwargs: Any) -> str:
+        """A report in plain text: kernels, bytes against the ideal, what is saved and why, the regime."""
+        from tgc.report.explain import explain
+
+        return explain(self.lower(*args, grad=grad, **kwargs))
+
+
+class Method:
+    """A compiled function bound to an object, as a method is."""
+
+    def __init__(self, compiled: Compiled, owner: object) -> None:
+        self.__func__, self.__self__ = compiled, owner
+        self._call = MethodType(compiled, owner)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """See `Compiled.lower`."""
+        return self.__func__.lower(self.__self__, *args, **kwargs)
+
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """See `Compiled.explain`."""
+        return self.__func__.explain(self.__self__, *args, **kwargs)
+
+
+@overload
+def jit(function: Callable[..., Any]) -> Compiled: ...
+
+
+@overload
+def jit(
+    *,
+    backend: str | None = ...,
+    precision: str = ...,
+    fast_math: bool = ...,
+    static_argnames: Sequence[str] = ...,
+) -> Callable[[Callable[..., Any]], Compiled]: ...
+
+
+def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Compile a function of arrays; a decorator, with or without options.
+
+    Args:
+        backend: "numpy" or "triton"; default: by the device of the arguments.
+        precision: "fused" computes half types in float32 and rounds where the program has a visible result;
+            "eager" rounds after each operation, as torch does.
+        fast_math: allow rewrites that change results for NaN, infinities and signed zeros.
+        static_argnames: arguments whose values are part of the program; each value is compiled by itself.
+    """
+    if function is None:
+        return functools.partial(Compiled, **options)
+    return Compiled(function, **options)
+
+
+def _target(values: Sequence[Any], backend: str | None, target: str | None) -> str:
+    """The name of the target to lower for."""
+    if target is not None:
+        return target
+    real = [v for v in values if tensors.is_tensor(v)]
+    device = tensors.device_of(real)
+    if device is not None and device.type == "cuda" and backend != "numpy":
+        return tensors.architecture(device)
+    return "sm_90" if backend == "triton" else "numpy"

@@ -1,0 +1,337 @@
+"""The compiler, one line per stage.
+
+    traced graph -> simplify -> [derive -> simplify] -> legalize -> expand -> schedule -> emit
+
+What runs between the stages is the same for all of them: verification (TGC_VERIFY), logging (TGC_DEBUG) and dumps
+(TGC_DUMP). The modules of the stages are imported at their first use: a call whose kernels lie in the cache needs
+none of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tgc.errors import BackendError
+from tgc.ir.nodes import Graph, Node
+from tgc.runtime.program import Emitted, guards_to_json
+from tgc.settings import current
+
+Names = tuple[str, ...]
+
+if TYPE_CHECKING:
+    from tgc.kernel.ir import Plan
+    from tgc.schedule.target import Target
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A value the forward keeps for the backward, and why."""
+
+    node: Node
+    reason: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A training pair, scheduled.
+
+    `keeps`, `results` and `depends` are those of `tgc.runtime.program.Pair`.
+    """
+
+    forward: Plan
+    backward: Plan
+    keeps: tuple[tuple[str, int], ...]
+    results: tuple[int | None, ...]
+    depends: tuple[bool, ...]
+    saved: tuple[Saved, ...]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages under one set of options. It is the `Compiler` the runtime knows.
+
+    `precision` is "fused" or "eager"; `fast_math` licenses rewrites that change results in IEEE corner cases.
+    """
+
+    precision: str = "fused"
+    fast_math: bool = False
+
+    @property
+    def options(self) -> str:
+        """What a cache key must hold of this pipeline."""
+        return f"{self.precision} {self.fast_math}"
+
+    # --- graph to graph ---
+
+    def simplify(self, graph: Graph) -> Graph:
+        """Exact algebra and the stability rules."""
+        from tgc.simplify.run import simplify
+
+        return stage("simplify", graph, lambda: simplify(graph, fast_math=self.fast_math))
+
+    def vjp(self, graph: Graph, wrt: tuple[int, ...]) -> Graph:
+        """(inputs, cotangents) -> cotangents of the inputs `wrt`."""
+        from tgc.calculus.reverse import vjp
+
+        stable = self.simplify(graph)
+        return stage("vjp", graph, lambda: vjp(stable, wrt))
+
+    def joint(self, graph: Graph, wrt: tuple[int, ...]) -> Graph:
+        """(inputs, cotangents) -> (outputs, cotangents of the inputs `wrt`)."""
+        from tgc.calculus.reverse import joint
+
+        stable = self.simplify(graph)
+        return stage("joint", graph, lambda: joint(stable, wrt))
+
+    def lowered(self, graph: Graph, target: Target) -> Graph:
+        """The graph in the operations the backend has, with every cast written."""
+        from tgc.simplify.expand import expand
+        from tgc.simplify.precision import legalize
+        from tgc.simplify.run import drop_stop_gradient
+
+        plain = stage("drop_stop_gradient", graph, lambda: drop_stop_gradient(graph))
+        small = self.simplify(plain)
+        legal = stage("legalize", small, lambda: legalize(small, self.precision))
+        return stage("expand", legal, lambda: expand(legal, primitives(target)))
+
+    # --- graph to plans ---
+
+    def plan(
+        self, graph: Graph, target: Target, hints: Mapping[str, int], numbers: Names = ()
+    ) -> Plan:
+        """One host function for the outputs of a graph; `numbers` names inputs that are Python numbers."""
+        return _schedule(self.lowered(graph, target), target, hints, graph.name, numbers)
+
+    def plan_pair(
+        self,
+        graph: Graph,
+        wrt: tuple[int, ...],
+        target: Target,
+        hints: Mapping[str, int],
+        numbers: Names = (),
+    ) -> Planned:
+        """The training pair of a graph, with respect to those of the inputs `wrt` that have a derivative."""
+        from tgc.schedule.save import split
+
+        chosen = wanted(graph, wrt)
+        joint = self.lowered(self.joint(graph, chosen), target)
+        pair = split(joint, len(graph.outputs), dict(hints))
+        forward = _schedule(pair.forward, target, hints, graph.name, numbers)
+        names = tuple(f"d{graph.inputs[i].source.name}" for i in chosen)  # type: ignore[union-attr]
+        backward = _schedule(pair.backward, target, hints, f"{graph.name}_backward", numbers, names)
+        return _pair_metadata(graph, chosen, joint, pair, forward, backward)
+
+    # --- graph to source ---
+
+    def value(self, graph: Graph, target: str, hints: Mapping[str, int], numbers: Names) -> Emitted:
+        """The emitted module for the outputs of a graph."""
+        plan = self.plan(graph, target_named(target), hints, numbers)
+        meta = {"function": plan.name, "guards": guards_to_json(plan.guards)}
+        return Emitted(emit((plan,), target_named(target)), meta)
+
+    def pair(
+        self,
+        graph: Graph,
+        wrt: tuple[int, ...],
+        target: str,
+        hints: Mapping[str, int],
+        numbers: Names,
+    ) -> Emitted:
+        """The emitted module of a training pair; it has no backward where nothing has a derivative."""
+        if not wanted(graph, wrt):
+            plan = self.plan(graph, target_named(target), hints, numbers)
+            return Emitted(emit((plan,), target_named(target)), _constant_pair(graph, plan))
+        pair = self.plan_pair(graph, wrt, target_named(target), hints, numbers)
+        meta = {
+            "forward": pair.forward.name,
+            "backward": pair.backward.name,
+            "guards": guards_to_json((*pair.forward.guards, *pair.backward.guards)),
+            "keeps": pair.keeps,
+            "results": pair.results,
+            "depends": pair.depends,
+        }
+        return Emitted(emit((pair.forward, pair.backward), target_named(target)), meta)
+
+
+def _constant_pair(graph: Graph, plan: Plan) -> dict[str, Any]:
+    return {
+        "forward": plan.name,
+        "backward": None,
+        "guards": guards_to_json(plan.guards),
+        "keeps": [],
+        "results": [None] * len(graph.inputs),
+        "depends": [False] * len(graph.outputs),
+    }
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+def target_named(name: str) -> Target:
+    """The target called "numpy", or the GPU architecture of that name.
+
+    Raises:
+        BackendError: no such target.
+    """
+    from tgc.schedule.target import NUMPY, triton
+
+    if name == "numpy":
+        return NUMPY
+    if name.startswith(("sm_", "gfx")):
+        return triton(name)
+    raise BackendError(
+        f"there is no target {name!r}", hint='"numpy", "sm_90" (NVIDIA) or "gfx942" (AMD)'
+    )
+
+
+def primitives(target: Target) -> Any:
+    """The operations a backend has itself."""
+    return _backend(target).PRIMITIVES
+
+
+def emit(plans: tuple[Plan, ...], target: Target) -> str:
+    """The text of one module with a host function per plan."""
+    start = time.perf_counter()
+    source: str = _backend(target).emit(plans)
+    _report("emit", plans[0].name, 4, source, time.perf_counter() - start)
+    return source
+
+
+def _backend(target: Target) -> Any:
+    if target.backend == "numpy":
+        from tgc.codegen import numpy
+
+        return numpy
+    from tgc.codegen import triton
+
+    return triton
+
+
+def _schedule(
+    graph: Graph,
+    target: Target,
+    hints: Mapping[str, int],
+    name: str,
+    numbers: Names,
+    output_names: Names = (),
+) -> Plan:
+    from tgc.kernel.text import print_plan
+    from tgc.kernel.verify import verify
+    from tgc.schedule.run import schedule
+
+    start = time.perf_counter()
+    plan = schedule(graph, target, dict(hints), name, output_names=output_names, scalars=numbers)
+    if current().verify:
+        verify(plan)
+    _report("schedule", name, 3, lambda: print_plan(plan), time.perf_counter() - start)
+    return plan
+
+
+# --- between the stages ---------------------------------------------------------------------------
+
+
+def stage(name: str, before: Graph, run: Callable[[], Graph]) -> Graph:
+    """Run one pass over a graph, verify what it made and tell those who asked."""
+    start = time.perf_counter()
+    after = run()
+    if current().verify:
+        from tgc.ir.verify import verify
+
+        verify(after, name)
+    _report(name, before.name, 2, lambda: str(after), time.perf_counter() - start)
+    return after
+
+
+def _report(
+    step: str, name: str, level: int, text: str | Callable[[], str], seconds: float
+) -> None:
+    """Log a stage (from level 1 its time, from `level` its result) and dump its result."""
+    settings = current()
+    if not settings.debug and settings.dump is None:
+        return
+    shown = text if isinstance(text, str) else text()
+    if settings.debug:
+        print(f"tgc: {name}: {step} {seconds * 1e3:.2f} ms", file=sys.stderr)
+    if settings.debug >= level:
+        print(shown, file=sys.stderr)
+    if settings.dump is not None:
+        settings.dump.mkdir(parents=True, exist_ok=True)
+        number = len(list(settings.dump.iterdir()))
+        (settings.dump / f"{number:04}-{name}-{step}.txt").write_text(shown, encoding="utf-8")
+
+
+# --- what a pair keeps ----------------------------------------------------------------------------
+
+
+def _pair_metadata(
+    graph: Graph, wrt: tuple[int, ...], joint: Graph, pair: Any, forward: Plan, backward: Plan
+) -> Planned:
+    count, inputs = len(graph.outputs), [leaf.source for leaf in graph.inputs]
+    cotangents = [leaf.source for leaf in joint.inputs[len(inputs) :]]
+    outputs = list(pair.forward.outputs[:count])
+    extras: list[Node] = list(pair.forward.outputs[count:])
+    keeps: list[tuple[str, int]] = []
+    new: list[Node] = []
+    position = 0
+    for leaf in pair.backward.inputs:
+        if leaf.source in inputs:
+            keeps.append(("input", inputs.index(leaf.source)))
+        elif leaf.source in cotangents:
+            keeps.append(("cotangent", cotangents.index(leaf.source)))
+        else:
+            node = extras[position]
+            position += 1
+            if node in outputs:
+                keeps.append(("output", outputs.index(node)))
+            else:
+                keeps.append(("saved", len(new)))
+                new.append(node)
+    forward = replace(forward, outputs=_only_new(forward.outputs, count, extras, outputs))
+    results: list[int | None] = [None] * len(inputs)
+    for place, i in enumerate(wrt):
+        results[i] = place
+    return Planned(
+        forward, backward, tuple(keeps), tuple(results), depends(graph, wrt), tuple(_reasons(pair))
+    )
+
+
+def _only_new(
+    names: tuple[str, ...], count: int, extras: list[Node], outputs: list[Node]
+) -> tuple[str, ...]:
+    """The buffers a forward returns: its outputs, then the saved values that are not outputs."""
+    return (*names[:count], *(n for n, node in zip(names[count:], extras) if node not in outputs))
+
+
+def _reasons(pair: Any) -> list[Saved]:
+    return [Saved(node, reason) for node, reason in zip(pair.saved, pair.reasons)]
+
+
+def wanted(graph: Graph, wrt: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the inputs `wrt` that have a derivative: float inputs that reach an output through float values."""
+    reached: set[Node] = {o for o in graph.outputs if o.dtype.is_float}
+    for node in reversed(graph.nodes()):
+        if node in reached and _passes(node):
+            reached.update(a for a in node.args if a.dtype.is_float)
+    return tuple(i for i in wrt if graph.inputs[i] in reached)
+
+
+def depends(graph: Graph, wrt: tuple[int, ...]) -> tuple[bool, ...]:
+    """Per output, whether it has a derivative with respect to one of the inputs `wrt`."""
+    reached: set[Node] = {graph.inputs[i] for i in wrt}
+    for node in graph.nodes():
+        if (
+            node.args
+            and node.dtype.is_float
+            and _passes(node)
+            and any(a in reached for a in node.args)
+        ):
+            reached.add(node)
+    return tuple(o in reached for o in graph.outputs)
+
+
+def _passes(node: Node) -> bool:
+    return getattr(node, "op", "") != "stop_gradient"

@@ -1,0 +1,333 @@
+"""The call path of a compiled function: from arguments to prepared kernels.
+
+A call is looked up three times, each lookup seldom needing the next:
+
+1. by the exact types of its leaves (shape, strides, dtype, device, requires_grad, ...): a prepared runner;
+2. by assumptions: the traces made so far, each valid for all sizes that satisfy what the user's Python asked;
+3. by regime: the emitted sources of a trace (see `program.py`).
+
+Most calls repeat the types of an earlier one, so the first lookup is one dictionary access. Arguments that are arrays
+or numbers take a short way to it; trees, keywords and objects a longer one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tgc import trees
+from tgc.runtime.build import module_of
+from tgc.runtime.cache import Entry, key_of
+from tgc.runtime.captures import Get, getter_of, guards_of
+from tgc.runtime.program import Compiler, Program, Slot, shape_of
+from tgc.runtime.runners import Results, Runner, runner_of, separate
+from tgc.runtime.tensors import check_dense, device_of, is_tensor
+from tgc.runtime.tensors import container_of as container_of_all
+from tgc.settings import current, override
+from tgc.trace.abstract import container_of
+from tgc.trace.guards import bind, hold
+from tgc.trace.run import Traced, trace
+from tgc.trace.state import active
+from tgc.trace.tracer import Tracer
+
+_MEMO_LIMIT = 4096
+_ndarray = np.ndarray
+
+
+@dataclass(frozen=True)
+class Stats:
+    """How often a function was traced, and how many emitted sources and compiled kernels serve it."""
+
+    traces: int
+    sources: int
+    binaries: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trace: what it was made for, and how its program is fed and its results returned.
+
+    `inputs` are positions among the leaves of a call and, after them, the captured arrays.
+    """
+
+    signature: Any
+    traced: Traced
+    program: Program
+    inputs: tuple[int, ...]
+    results: Results
+
+
+class Dispatcher:
+    """The traces and prepared calls of one function."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        compiler: Compiler,
+        *,
+        backend: str | None = None,
+        static_argnames: tuple[str, ...] = (),
+    ) -> None:
+        self.function, self.compiler, self.backend = function, compiler, backend
+        self.static_argnames = static_argnames
+        self._parameters = _parameters(function) if static_argnames else ()
+        self._memo: dict[Any, Runner] = {}
+        self._records: list[Record] = []
+        self._captures: list[tuple[Get, Any]] = []
+        self._guards: list[Get] = []
+        self._short = False
+        self._lock = threading.RLock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._short or kwargs:
+            return self._general(args, kwargs, None)
+        key: list[Any] = [override()]
+        tensor: Any = None
+        for a in args:
+            kind = a.__class__
+            if kind is _ndarray:
+                key += (a.dtype, a.shape, a.strides)
+            elif kind is float or kind is int:
+                key.append(kind)
+            elif is_tensor(a) and a.layout is sys.modules["torch"].strided:
+                tensor = a
+                key += (kind, a.dtype, a.shape, a.stride(), a.device, a.requires_grad)
+            else:
+                return self._general(args, kwargs, None)
+        if tensor is not None:
+            key.append(_torch_mode())
+        if self._guards:
+            key += [get() for get in self._guards]
+        found = tuple(key)
+        runner = self._memo.get(found)
+        if runner is None:
+            return self._general(args, kwargs, found)
+        return runner(args)
+
+    def stats(self) -> Stats:
+        """See `Stats`."""
+        with self._lock:
+            entries: dict[str, Entry] = {}
+            for record in self._records:
+                entries |= record.program.entries()
+            binaries = sum(_binaries(module_of(e)) for e in entries.values())
+            return Stats(len(self._records), len(entries), binaries)
+
+    # --- the long way ---
+
+    def _general(self, args: tuple[Any, ...], kwargs: dict[str, Any], short: Any) -> Any:
+        if active() is not None or current().disable:
+            return self.function(*args, **kwargs)
+        leaves, definition = trees.flatten((args, kwargs))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return self.function(*args, **kwargs)
+        leaves += [get() for get, _ in self._captures]
+        key = self._key(leaves, definition, args, kwargs)
+        runner = self._memo.get(key)
+        if runner is None:
+            with self._lock:
+                runner = self._memo.get(key) or self._prepare(
+                    args, kwargs, leaves, definition, short
+                )
+        leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
+        return runner(leaves)
+
+    def _key(
+        self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The exact types of a call."""
+        torch = _torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
+        types = [_exact(leaf) for leaf in leaves]
+        return (override(), definition, torch, self._static(args, kwargs), self._watched(), *types)
+
+    def _watched(self) -> tuple[Any, ...]:
+        return tuple([get() for get in self._guards])
+
+    def _static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The values of the arguments in `static_argnames`."""
+        if not self.static_argnames:
+            return ()
+        given = dict(zip(self._parameters, args)) | kwargs
+        chosen = [given[name] for name in self.static_argnames if name in given]
+        return tuple(_value_key(x) for value in chosen for x in trees.flatten(value)[0])
+
+    def _signature(
+        self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What a trace is made for: everything of the exact key but sizes, strides and requirements."""
+        torch = _torch_mode()[1:] if any(is_tensor(leaf) for leaf in leaves) else None
+        types = [_loose(leaf) for leaf in leaves[: definition.leaves]]
+        return (definition, torch, self._static(args, kwargs), self._watched(), *types)
+
+    def _prepare(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        leaves: list[Any],
+        definition: Any,
+        short: Any,
+    ) -> Runner:
+        device_of(leaves)
+        if not self._records:
+            self._guards = guards_of(self.function)
+        signature = self._signature(leaves, definition, args, kwargs)
+        record = self._find(signature, leaves)
+        if record is None:
+            record = self._trace(signature, args, kwargs, leaves[: definition.leaves])
+        leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
+        backend = self.backend
+        container = container_of_all([leaves[i] for i in record.inputs])
+        runner = runner_of(
+            record.program, record.inputs, record.results, leaves, container, backend
+        )
+        if len(self._memo) >= _MEMO_LIMIT:
+            self._memo.clear()
+        self._short = not self._captures and not self.static_argnames
+        self._memo[self._key(leaves, definition, args, kwargs)] = runner
+        if short is not None and self._short and not kwargs:
+            self._memo[short] = runner
+        return runner
+
+    def _find(self, signature: Any, leaves: Sequence[Any]) -> Record | None:
+        for record in self._records:
+            if record.signature != signature:
+                continue
+            values = [leaves[i] for i in record.inputs]
+            if not all(_same_rank(a, v) for a, v in zip(record.traced.abstracts, values)):
+                continue
+            sizes = bind(record.traced.abstracts, [shape_of(v) for v in values])
+            if sizes is not None and hold(record.traced.assumptions, sizes):
+                return record
+        return None
+
+    def _trace(
+        self, signature: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
+    ) -> Record:
+        traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
+        inputs = [*traced.places, *self._capture(traced.captured, leaves)]
+        program, results = program_of(traced, self.compiler)
+        record = Record(signature, traced, program, tuple(inputs), results)
+        self._records.append(record)
+        return record
+
+    def _capture(self, captured: Sequence[Any], leaves: list[Any]) -> list[int]:
+        """Positions of captured arrays behind the leaves; each is found by name, so that rebinding is seen."""
+        places = []
+        known = {id(value): k for k, (_, value) in enumerate(self._captures)}
+        for value in captured:
+            if id(value) not in known:
+                holders = [leaf for leaf in leaves if container_of(leaf) is None]
+                known[id(value)] = len(self._captures)
+                self._captures.append((getter_of(value, self.function, holders), value))
+                self._memo.clear()
+            places.append(len(leaves) + known[id(value)])
+        return places
+
+
+def program_of(traced: Traced, compiler: Compiler) -> tuple[Program, Results]:
+    """The program of a trace: only what must be computed, each value once."""
+    outputs, results = separate(traced.graph, traced.out_tree)
+    graph = replace(traced.graph, outputs=outputs)
+    numbers = tuple(a.name for a in traced.abstracts if a.container == "scalar")
+    program = Program(
+        key_of(str(graph), repr(numbers)),
+        tuple(Slot(a.dtype, a.shape) for a in traced.abstracts),
+        tuple(Slot(o.dtype, o.shape) for o in outputs),
+        lambda: graph,
+        compiler,
+        numbers=numbers,
+    )
+    return program, results
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def _torch_mode() -> tuple[Any, ...]:
+    """What of torch's global state a compiled call depends on; grad mode first."""
+    torch = sys.modules["torch"]
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+    )
+
+
+def _exact(leaf: Any) -> Any:
+    if isinstance(leaf, _ndarray):
+        return (leaf.__class__, leaf.dtype, leaf.shape, leaf.strides)
+    if is_tensor(leaf):
+        check_dense(leaf)
+        return (
+            leaf.__class__,
+            leaf.dtype,
+            leaf.shape,
+            leaf.stride(),
+            leaf.device,
+            leaf.requires_grad,
+            leaf.is_neg(),
+        )
+    return _loose(leaf)
+
+
+def _loose(leaf: Any) -> Any:
+    if isinstance(leaf, _ndarray):
+        return (leaf.__class__, leaf.dtype, leaf.ndim)
+    if is_tensor(leaf):
+        return (leaf.__class__, leaf.dtype, leaf.ndim, leaf.device)
+    if type(leaf) in (float, int):
+        return type(leaf)
+    if isinstance(leaf, np.generic):
+        return (leaf.__class__, leaf.dtype)
+    return _value_key(leaf)
+
+
+def _value_key(value: Any) -> Any:
+    """A static value: by equality where it has one, else by identity (held weakly where that is possible)."""
+    if isinstance(value, bool | int | float | str | bytes | type | None):
+        return (type(value), value.hex() if isinstance(value, float) else value)
+    mode = getattr(value, "training", None)  # of a torch module
+    try:
+        hash(value)
+        return (type(value), mode, weakref.ref(value))
+    except TypeError:
+        return (type(value), mode, _Same(value))
+
+
+class _Same:
+    """An object as a key, by identity."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
+def _same_rank(abstract: Any, value: Any) -> bool:
+    return len(abstract.shape) == len(shape_of(value))
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
+
+
+def _binaries(module: Any) -> int:
+    """How many compiled kernels a module holds: variants of its Triton kernels, or the module itself on numpy."""
+    kernels = [k for k in vars(module).values() if hasattr(k, "device_caches")]
+    if not kernels:
+        return 1
+    return sum(len(cache[0]) for k in kernels for cache in k.device_caches.values())

@@ -1,0 +1,152 @@
+"""Runners: a program prepared for one exact type of call, from the call's leaves to the user's result.
+
+Everything that can be decided beforehand is: which leaves are inputs, which must be copied because they are not
+contiguous, which host function serves these sizes, and how the results become the tree the user's function returns.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tgc import trees
+from tgc.ir.nodes import Graph, Leaf, Node
+from tgc.runtime import autograd
+from tgc.runtime.program import Program, bind
+from tgc.runtime.tensors import into_numpy, target_of
+
+Runner = Callable[[Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """How the user's result is made: per leaf of `tree`, ("output", j) of the program or ("input", i) as it came."""
+
+    tree: trees.TreeDef
+    leaves: tuple[tuple[str, int], ...]
+
+    @property
+    def is_single(self) -> bool:
+        return self.tree == trees.LEAF and self.leaves == (("output", 0),)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the result is a tuple of the program's outputs, in order."""
+        count = len(self.leaves)
+        return self.tree == trees.flat(count) and self.leaves == tuple(
+            ("output", j) for j in range(count)
+        )
+
+
+def separate(graph: Graph, tree: trees.TreeDef) -> tuple[tuple[Node, ...], Results]:
+    """The outputs that must be computed, each once, and how the result is made of them and of inputs passed through."""
+    positions: dict[Node, int] = {leaf: i for i, leaf in enumerate(graph.inputs)}
+    computed: dict[Node, int] = {}
+    leaves: list[tuple[str, int]] = []
+    for node in graph.outputs:
+        if isinstance(node, Leaf) and node in positions:
+            leaves.append(("input", positions[node]))
+        else:
+            leaves.append(("output", computed.setdefault(node, len(computed))))
+    return tuple(computed), Results(tree, tuple(leaves))
+
+
+def runner_of(
+    program: Program,
+    inputs: Sequence[int],
+    results: Results,
+    leaves: Sequence[Any],
+    container: str,
+    backend: str | None,
+) -> Runner:
+    """A runner for calls whose leaves are of exactly these types."""
+    values = [leaves[i] for i in inputs]
+    pick = _picker(inputs, len(leaves))
+    if container == "torch":
+        return _torch_runner(program, pick, results, values, backend)
+    if not program.outputs:
+        return lambda leaves: _assemble(results, pick(leaves), ())
+    target = target_of(None, backend)
+    host = program.value(target, bind(program.inputs, values)).run
+    into = [into_numpy(v) for v in values]
+    return _numpy_runner(host, pick, into, results, container)
+
+
+def _picker(inputs: Sequence[int], count: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    if tuple(inputs) == tuple(range(count)):
+        return lambda leaves: leaves
+    if len(inputs) == 1:
+        (only,) = inputs
+        return lambda leaves: (leaves[only],)
+    if not inputs:
+        return lambda leaves: ()
+    return operator.itemgetter(*inputs)
+
+
+def _assemble(results: Results, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    leaves = [outputs[i] if kind == "output" else inputs[i] for kind, i in results.leaves]
+    return trees.unflatten(results.tree, leaves)
+
+
+# --- numpy and Python numbers ---------------------------------------------------------------------
+
+
+def _scalar(value: Any) -> Any:
+    """A 0-d result as numpy gives it: a scalar."""
+    return value if value.shape else value[()]
+
+
+def _number(value: Any) -> Any:
+    """A 0-d result as Python gives it: a number."""
+    return value if value.shape else value.item()
+
+
+def _numpy_runner(
+    host: Callable[..., tuple[Any, ...]],
+    pick: Callable[[Sequence[Any]], Sequence[Any]],
+    into: Sequence[Callable[[Any], Any]],
+    results: Results,
+    container: str,
+) -> Runner:
+    finish = _number if container == "python" else _scalar
+    plain = all(convert is into[0] for convert in into) and (not into or into[0] is into_plain())
+    if plain and results.is_single:
+        return lambda leaves: finish(host(*pick(leaves))[0])
+    if plain and results.is_flat:
+        return lambda leaves: tuple([finish(r) for r in host(*pick(leaves))])
+
+    def run(leaves: Sequence[Any]) -> Any:
+        values = pick(leaves)
+        outputs = host(*[convert(v) for convert, v in zip(into, values)])
+        return _assemble(results, values, [finish(r) for r in outputs])
+
+    return run
+
+
+def into_plain() -> Callable[[Any], Any]:
+    """The conversion that does nothing."""
+    return into_numpy(np.zeros(1))
+
+
+# --- torch ----------------------------------------------------------------------------------------
+
+
+def _torch_runner(
+    program: Program,
+    pick: Callable[[Sequence[Any]], Sequence[Any]],
+    results: Results,
+    values: Sequence[Any],
+    backend: str | None,
+) -> Runner:
+    if not program.outputs:
+        return lambda leaves: _assemble(results, pick(leaves), ())
+    run = autograd.prepare(program, values, backend)
+    if results.is_single:
+        return lambda leaves: run(pick(leaves))[0]
+    if results.is_flat:
+        return lambda leaves: tuple(run(pick(leaves)))
+    return lambda leaves: _assemble(results, values := pick(leaves), run(values))
