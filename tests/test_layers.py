@@ -31,7 +31,9 @@ LAYERS = (
     "runtime",
     "report",
     "pipeline",
+    "lowered",
     "api",
+    "transforms",
     "",  # the package itself, which re-exports the api
     "__main__",
 )
