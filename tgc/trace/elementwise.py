@@ -1,0 +1,517 @@
+"""Elementwise operations: arithmetic, powers, comparisons, logic, rounding, selection.
+
+What is not an operation of the table is a composition of those that are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tgc.errors import DTypeError
+from tgc.ir import dtypes
+from tgc.trace.core import (
+    Operands,
+    Value,
+    array,
+    builder,
+    cast,
+    common_dtype,
+    full_like,
+    is_number,
+    map_op,
+    stop_gradient,
+    unsupported,
+)
+from tgc.trace.promote import floating
+from tgc.trace.state import current
+from tgc.trace.tracer import Tracer
+
+LN2 = math.log(2.0)
+
+
+def float_function(op: str) -> Callable[[Value], Tracer]:
+    """The function that applies `op` to floats; other types are converted first."""
+
+    def function(x: Value) -> Tracer:
+        return map_op(op, x, floats=True)
+
+    function.__name__ = op
+    return function
+
+
+exp, exp2, expm1 = float_function("exp"), float_function("exp2"), float_function("expm1")
+log, log2, log10 = float_function("log"), float_function("log2"), float_function("log10")
+log1p, sqrt, rsqrt, cbrt = map(float_function, ("log1p", "sqrt", "rsqrt", "cbrt"))
+sin, cos, tan = map(float_function, ("sin", "cos", "tan"))
+asin, acos, atan = map(float_function, ("asin", "acos", "atan"))
+sinh, cosh, tanh = map(float_function, ("sinh", "cosh", "tanh"))
+asinh, acosh, atanh = map(float_function, ("asinh", "acosh", "atanh"))
+sigmoid, erf, erfc = map(float_function, ("sigmoid", "erf", "erfc"))
+
+
+# --- one operand ----------------------------------------------------------------------------------------------------
+
+
+def _not_bool(x: Tracer, what: str) -> None:
+    if x.kind is dtypes.bool_:
+        raise DTypeError(f"{what} is not defined for bool", line=current().error_line())
+
+
+def neg(x: Value) -> Tracer:
+    x = array(x)
+    _not_bool(x, "negation")
+    return map_op("neg", x)
+
+
+def positive(x: Value) -> Tracer:
+    x = array(x)
+    _not_bool(x, "positive")
+    return x
+
+
+def absolute(x: Value) -> Tracer:
+    x = array(x)
+    if x.kind.kind in ("uint", "bool"):
+        return x
+    return map_op("abs", x)
+
+
+def sign(x: Value) -> Tracer:
+    x = array(x)
+    return x if x.kind is dtypes.bool_ else map_op("sign", x)
+
+
+def square(x: Value) -> Tracer:
+    x = array(x)
+    return x if x.kind is dtypes.bool_ else map_op("square", x)
+
+
+def reciprocal(x: Value) -> Tracer:
+    return map_op("reciprocal", x, floats=True)
+
+
+def _rounding(op: str) -> Callable[[Value], Tracer]:
+    def function(x: Value) -> Tracer:
+        x = array(x)
+        return map_op(op, x) if x.kind.is_float else x
+
+    function.__name__ = op
+    return function
+
+
+floor, ceil, trunc, rint = map(_rounding, ("floor", "ceil", "trunc", "round"))
+
+
+def round_(x: Value, decimals: int = 0) -> Tracer:
+    """To nearest, ties to even; `decimals` places."""
+    x = array(x)
+    if decimals == 0:
+        return rint(x)
+    if not x.kind.is_float:
+        raise unsupported("round of integers to decimals")
+    scale = 10.0 ** abs(decimals)
+    if decimals > 0:
+        return div(rint(mul(x, scale)), scale)
+    return mul(rint(div(x, scale)), scale)
+
+
+def frac(x: Value) -> Tracer:
+    return sub(x, trunc(x))
+
+
+def deg2rad(x: Value) -> Tracer:
+    return mul(_as_float(x), math.pi / 180.0)
+
+
+def rad2deg(x: Value) -> Tracer:
+    return mul(_as_float(x), 180.0 / math.pi)
+
+
+def _as_float(x: Value) -> Tracer:
+    x = array(x)
+    return cast(x, floating(x.kind, x.container)) if not x.kind.is_float else x
+
+
+def sinc(x: Value) -> Tracer:
+    """sin(πx) / (πx), and 1 at 0."""
+    scaled = mul(_as_float(x), math.pi)
+    zero = eq(scaled, 0)
+    safe = where(zero, 1.0, scaled)
+    return where(zero, 1.0, div(sin(safe), safe))
+
+
+def logit(x: Value, eps: float | None = None) -> Tracer:
+    """log(x / (1 - x)), of x clamped to [eps, 1 - eps]."""
+    x = _as_float(x)
+    if eps is not None:
+        x = where(lt(x, eps), eps, where(gt(x, 1.0 - eps), 1.0 - eps, x))
+    return log(div(x, sub(1, x)))
+
+
+def ndtr(x: Value) -> Tracer:
+    """The normal distribution function."""
+    return mul(0.5, erfc(mul(neg(_as_float(x)), math.sqrt(0.5))))
+
+
+def entr(x: Value) -> Tracer:
+    """-x log x; 0 at 0, -inf below."""
+    x = _as_float(x)
+    inside = gt(x, 0)
+    value = neg(mul(x, log(where(inside, x, 1.0))))
+    outside = where(eq(x, 0), 0.0, where(lt(x, 0), -math.inf, x))
+    return where(inside, value, outside)
+
+
+def isnan(x: Value) -> Tracer:
+    return _predicate("isnan", x, False)
+
+
+def isinf(x: Value) -> Tracer:
+    return _predicate("isinf", x, False)
+
+
+def isfinite(x: Value) -> Tracer:
+    return _predicate("isfinite", x, True)
+
+
+def _predicate(op: str, x: Value, otherwise: bool) -> Tracer:
+    x = array(x)
+    if x.kind.is_float:
+        return map_op(op, x)
+    node = builder().const(otherwise, dtypes.bool_, x.node.shape)
+    return Tracer(node, x.container, x.device)
+
+
+def isposinf(x: Value) -> Tracer:
+    return eq(x, math.inf)
+
+
+def isneginf(x: Value) -> Tracer:
+    return eq(x, -math.inf)
+
+
+def signbit(x: Value) -> Tracer:
+    x = array(x)
+    return lt(copysign(1.0, x) if x.kind.is_float else x, 0)
+
+
+def nan_to_num(
+    x: Value, nan: float | None = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tracer:
+    """NaN and infinities replaced; by default by 0 and the largest finite values."""
+    x = array(x)
+    if not x.kind.is_float:
+        return x
+    largest = FLOAT_MAX[x.kind.name]
+    x = where(isnan(x), 0.0 if nan is None else nan, x)
+    x = where(eq(x, math.inf), largest if posinf is None else posinf, x)
+    return where(eq(x, -math.inf), -largest if neginf is None else neginf, x)
+
+
+FLOAT_MAX = {
+    "float64": 1.7976931348623157e308,
+    "float32": 3.4028234663852886e38,
+    "bfloat16": 3.3895313892515355e38,
+    "float16": 65504.0,
+}
+FLOAT_EPS = {
+    "float64": 2.220446049250313e-16,
+    "float32": 1.1920928955078125e-07,
+    "bfloat16": 0.0078125,
+    "float16": 0.0009765625,
+}
+
+
+# --- arithmetic -----------------------------------------------------------------------------------------------------
+
+
+def add(a: Value, b: Value, alpha: Value = 1) -> Tracer:
+    """a + alpha b; `or` for bools."""
+    return _arithmetic("add", a, _scaled(b, alpha), on_bool="or")
+
+
+def sub(a: Value, b: Value, alpha: Value = 1) -> Tracer:
+    """a - alpha b."""
+    if Operands(a, b).dtype is dtypes.bool_:
+        raise DTypeError(
+            "subtraction of bools", line=current().error_line(), hint="write a ^ b, or convert them"
+        )
+    return map_op("sub", a, _scaled(b, alpha))
+
+
+def rsub(a: Value, b: Value, alpha: Value = 1) -> Tracer:
+    return sub(b, a, alpha)
+
+
+def mul(a: Value, b: Value) -> Tracer:
+    """a b; `and` for bools."""
+    return _arithmetic("mul", a, b, on_bool="and")
+
+
+def _scaled(b: Value, alpha: Value) -> Value:
+    return b if is_number(alpha) and alpha == 1 else mul(b, alpha)
+
+
+def _arithmetic(op: str, a: Value, b: Value, on_bool: str) -> Tracer:
+    group = Operands(a, b)
+    return group.wrap(builder().map(on_bool if group.dtype is dtypes.bool_ else op, *group.nodes()))
+
+
+def div(a: Value, b: Value, rounding_mode: str | None = None) -> Tracer:
+    """True division; `rounding_mode` "floor" or "trunc" keeps integers integers."""
+    if rounding_mode == "floor":
+        return floor_divide(a, b)
+    if rounding_mode == "trunc":
+        if Operands(a, b).dtype.is_float:
+            return trunc(div(a, b))
+        return floor_divide(sub(a, fmod(a, b)), b)
+    return map_op("div", a, b, floats=True)
+
+
+def floor_divide(a: Value, b: Value) -> Tracer:
+    return map_op("floordiv", a, b)
+
+
+def remainder(a: Value, b: Value) -> Tracer:
+    """With the sign of the divisor, as Python's %."""
+    return map_op("mod", a, b)
+
+
+def fmod(a: Value, b: Value) -> Tracer:
+    """With the sign of the dividend, as C's fmod."""
+    group = Operands(a, b)
+    size = map_op("mod", absolute(group.tracer(a)), absolute(group.tracer(b)))
+    if group.dtype.is_float:
+        return copysign(size, a)
+    return where(lt(a, 0), neg(size), size)
+
+
+def divmod_(a: Value, b: Value) -> tuple[Tracer, Tracer]:
+    return floor_divide(a, b), remainder(a, b)
+
+
+def power(a: Value, b: Value) -> Tracer:
+    """a ** b. Constant exponents become products and roots, as torch and numpy compute them."""
+    if is_number(b) and isinstance(a, Tracer):
+        exponent = b.item() if hasattr(b, "item") else b
+        group = Operands(a, b)
+        if isinstance(exponent, int | float) and not isinstance(exponent, bool):
+            if found := _constant_power(group.tracer(a), exponent):
+                return found
+    return map_op("pow", a, b)
+
+
+def _constant_power(x: Tracer, exponent: float) -> Tracer | None:
+    if exponent == 1:
+        return x
+    if exponent == 0:
+        return full_like(x, 1)
+    if exponent == 2:
+        return map_op("square", x)
+    if exponent == 3:
+        return mul(mul(x, x), x)
+    if not x.kind.is_float:
+        if exponent < 0 and x.container != "scalar":
+            raise DTypeError(
+                "integers to negative integer powers", line=current().error_line(), hint="convert to float"
+            )
+        return None
+    roots = {0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
+    if exponent in roots:
+        return roots[exponent](x)
+    return reciprocal(map_op("square", x)) if exponent == -2 else None
+
+
+def float_power(a: Value, b: Value) -> Tracer:
+    """a ** b in float64."""
+    return power(cast(array(a), dtypes.float64), cast(array(b), dtypes.float64))
+
+
+def pow_(a: Value, b: Value) -> Tracer:
+    return power(a, b)
+
+
+def float_binary(op: str) -> Callable[[Value, Value], Tracer]:
+    """The function that applies `op` to two floats."""
+
+    def function(a: Value, b: Value) -> Tracer:
+        return map_op(op, a, b, floats=True)
+
+    function.__name__ = op
+    return function
+
+
+atan2, hypot, copysign = map(float_binary, ("atan2", "hypot", "copysign"))
+logaddexp, xlogy = map(float_binary, ("logaddexp", "xlogy"))
+
+
+def logaddexp2(a: Value, b: Value) -> Tracer:
+    return div(logaddexp(mul(_as_float(a), LN2), mul(_as_float(b), LN2)), LN2)
+
+
+def xlog1py(a: Value, b: Value) -> Tracer:
+    """a log(1 + b), and 0 where a is 0 and b is no NaN."""
+    none = logical_and(eq(a, 0), eq(b, b))
+    return where(none, 0.0, mul(a, log1p(where(none, 0.0, _as_float(b)))))
+
+
+def ldexp(a: Value, b: Value) -> Tracer:
+    """a 2^b."""
+    return mul(_as_float(a), exp2(_as_float(b)))
+
+
+def heaviside(x: Value, values: Value) -> Tracer:
+    """0 below zero, 1 above, `values` at zero."""
+    group = Operands(x, values)
+    x, values = group.tracer(x), group.tracer(values)
+    return where(eq(x, 0), values, where(isnan(x), x, cast(gt(x, 0), group.dtype)))
+
+
+# --- order ----------------------------------------------------------------------------------------------------------
+
+
+def maximum(a: Value, b: Value) -> Tracer:
+    """The larger; NaN if either is; the gradient of a tie is shared."""
+    return map_op("maximum", a, b)
+
+
+def minimum(a: Value, b: Value) -> Tracer:
+    return map_op("minimum", a, b)
+
+
+def fmax(a: Value, b: Value) -> Tracer:
+    """The larger, ignoring NaN."""
+    group = Operands(a, b)
+    a, b = group.tracer(a), group.tracer(b)
+    return where(logical_or(ge(a, b), isnan(b)), a, b)
+
+
+def fmin(a: Value, b: Value) -> Tracer:
+    group = Operands(a, b)
+    a, b = group.tracer(a), group.tracer(b)
+    return where(logical_or(le(a, b), isnan(b)), a, b)
+
+
+def clamp(x: Value, min: Value = None, max: Value = None) -> Tracer:
+    """`x` limited to [min, max]; at the limits the gradient is x's. With min > max the result is max."""
+    if min is None and max is None:
+        raise unsupported("clamp without limits", hint="give min, max or both")
+    limits = [v for v in (min, max) if v is not None]
+    out = Operands(x, *limits).tracer(x)
+    if min is not None:
+        out = map_op("clamp_min", out, min)
+    return out if max is None else map_op("clamp_max", out, max)
+
+
+def clamp_min(x: Value, min: Value) -> Tracer:
+    return clamp(x, min=min)
+
+
+def clamp_max(x: Value, max: Value) -> Tracer:
+    return clamp(x, max=max)
+
+
+# --- comparisons and logic ------------------------------------------------------------------------------------------
+
+
+def comparison(op: str) -> Callable[[Value, Value], Tracer]:
+    def function(a: Value, b: Value) -> Tracer:
+        return map_op(op, a, b)
+
+    function.__name__ = op
+    return function
+
+
+eq, ne, lt, le, gt, ge = map(comparison, ("eq", "ne", "lt", "le", "gt", "ge"))
+bitwise_and, bitwise_or, bitwise_xor = map(comparison, ("and", "or", "xor"))
+
+
+def bitwise_not(x: Value) -> Tracer:
+    return map_op("not", x)
+
+
+def truth(x: Value) -> Tracer:
+    """Whether each element is not zero."""
+    x = array(x)
+    return x if x.kind is dtypes.bool_ else ne(x, 0)
+
+
+def logical_and(a: Value, b: Value) -> Tracer:
+    return map_op("and", truth(a), truth(b))
+
+
+def logical_or(a: Value, b: Value) -> Tracer:
+    return map_op("or", truth(a), truth(b))
+
+
+def logical_xor(a: Value, b: Value) -> Tracer:
+    return map_op("xor", truth(a), truth(b))
+
+
+def logical_not(x: Value) -> Tracer:
+    return map_op("not", truth(x))
+
+
+def isclose(
+    a: Value, b: Value, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tracer:
+    group = Operands(a, b)
+    a, b = group.tracer(a), group.tracer(b)
+    distance = absolute(sub(a, b))
+    close = logical_or(eq(a, b), le(distance, add(atol, absolute(mul(rtol, b)))))
+    close = logical_and(close, logical_or(eq(a, b), isfinite(distance)))
+    if equal_nan:
+        close = logical_or(close, logical_and(isnan(a), isnan(b)))
+    return close
+
+
+# --- selection ------------------------------------------------------------------------------------------------------
+
+
+def where(condition: Value, a: Value = None, b: Value = None) -> Tracer:
+    """`a` where the condition holds, else `b`; no derivative flows from the branch not taken."""
+    if a is None or b is None:
+        raise unsupported(
+            "where(condition) without values: its shape depends on data", hint="give both values"
+        )
+    condition = truth(condition)
+    shaped = Operands(condition, a, b)
+    mask = shaped.node(condition, dtypes.bool_)
+    dtype = common_dtype((a, b), shaped.container)
+    values = [shaped.node(v, dtype) for v in (a, b)]
+    return shaped.wrap(builder().map("where", mask, *values))
+
+
+def masked_fill(x: Value, mask: Value, value: Value) -> Tracer:
+    """`x` with `value` where the mask holds; keeps x's type."""
+    x, mask = array(x), array(mask)
+    if mask.kind is not dtypes.bool_:
+        raise DTypeError("masked_fill needs a bool mask", line=current().error_line())
+    value = cast(value, x.kind) if isinstance(value, Tracer) else full_like(x, value)
+    return where(mask, value, x)
+
+
+def lerp(start: Value, end: Value, weight: Value) -> Tracer:
+    """start + weight (end - start), from the nearer end, as torch computes it."""
+    distance = sub(end, start)
+    if is_number(weight):
+        if weight < 0.5:
+            return add(start, mul(weight, distance))
+        return sub(end, mul(distance, 1 - weight))
+    near = lt(absolute(weight), 0.5)
+    return where(near, add(start, mul(weight, distance)), sub(end, mul(distance, sub(1, weight))))
+
+
+def addcmul(x: Value, a: Value, b: Value, value: Value = 1) -> Tracer:
+    """x + value a b."""
+    return add(x, _scaled(mul(a, b), value))
+
+
+def addcdiv(x: Value, a: Value, b: Value, value: Value = 1) -> Tracer:
+    """x + value a / b."""
+    return add(x, _scaled(div(a, b), value))
+
+
+def detach(x: Value) -> Tracer:
+    return stop_gradient(x)

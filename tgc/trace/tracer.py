@@ -1,0 +1,191 @@
+"""The value a traced function computes with: a graph node that behaves like an array.
+
+Operators, methods and the protocols of torch and numpy all end in `operate` or in the name tables of `names.py`; what
+an operation means is written elsewhere, once.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from tgc.errors import MutationError, TraceError, UnsupportedOpError
+from tgc.ir.dtypes import DType
+from tgc.ir.nodes import Node
+from tgc.trace.state import current
+
+# Filled by names.py: operators by their graph name, and the entry points of the protocols.
+OPERATORS: dict[str, Callable[..., Any]] = {}
+PROTOCOLS: dict[str, Callable[..., Any]] = {}
+
+BRANCH_HINT = "write tgc.where(condition, a, b), or make the argument static (static_argnames)"
+
+
+def operate(name: str, *args: Any) -> Any:
+    """Apply the operator `name` at the user's line."""
+    return PROTOCOLS["call"](OPERATORS[name], name, args, {})
+
+
+class Tracer:
+    """One array of a traced function.
+
+    Attributes:
+        node: its node in the graph.
+        container: whose rules it follows: "torch", "numpy", "spec", or "scalar" (weakly typed Python number).
+        device: as torch spells it.
+        base: the tracer this one is a view of, as far as in-place writes are concerned.
+    """
+
+    __slots__ = ("__weakref__", "base", "container", "device", "node", "views")
+
+    def __init__(self, node: Node, container: str, device: str = "cpu") -> None:
+        self.node, self.container, self.device = node, container, device
+        self.base: Tracer | None = None
+        self.views: list[weakref.ref[Tracer]] = []
+
+    # --- what it is ---
+
+    @property
+    def ndim(self) -> int:
+        return self.node.ndim
+
+    @property
+    def shape(self) -> Any:
+        return PROTOCOLS["shape"](self.node.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return PROTOCOLS["dtype"](self)
+
+    @property
+    def kind(self) -> DType:
+        """The element type as the compiler has it."""
+        return self.node.dtype
+
+    def __len__(self) -> int:
+        if not self.node.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return current().sizes.fix(first) if not isinstance(first := self.node.shape[0], int) else first
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(PROTOCOLS["iterate"](self))
+
+    def __repr__(self) -> str:
+        dims = ", ".join(map(str, self.node.shape))
+        return f"<traced {self.container} {self.node.dtype.name}[{dims}]>"
+
+    __hash__ = object.__hash__
+
+    def __getattr__(self, name: str) -> Any:
+        return PROTOCOLS["attribute"](self, name)
+
+    # --- what exists only at run time ---
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TraceError(
+            f"{what} needs a value that exists only when the compiled function runs",
+            line=current().error_line(),
+            hint=BRANCH_HINT,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(PROTOCOLS["known"](self, "a branch on a traced value (if, while, and, or, not, assert)"))
+
+    def __float__(self) -> float:
+        return float(PROTOCOLS["known"](self, "float()"))
+
+    def __int__(self) -> int:
+        return int(PROTOCOLS["known"](self, "int()"))
+
+    def __index__(self) -> int:
+        return int(PROTOCOLS["known"](self, "use as a Python index or integer"))
+
+    def __complex__(self) -> complex:
+        self._refuse("complex()")
+
+    def __contains__(self, item: object) -> bool:
+        self._refuse("the operator `in`")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse("conversion to a numpy array")
+
+    # --- protocols ---
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return PROTOCOLS["torch_function"](func, args, kwargs or {})
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return PROTOCOLS["array_ufunc"](ufunc, method, args, kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return PROTOCOLS["array_function"](func, args, kwargs)
+
+    # --- indexing ---
+
+    def __getitem__(self, index: Any) -> Any:
+        return operate("getitem", self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        operate("setitem", self, index, value)
+
+    def __delitem__(self, index: Any) -> NoReturn:
+        raise UnsupportedOpError("del x[...]", line=current().error_line())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Tracer.__slots__:
+            object.__setattr__(self, name, value)
+            return
+        raise MutationError(
+            f"assignment to .{name} of a traced array",
+            line=current().error_line(),
+            hint="compute a new value and return it",
+        )
+
+
+def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def forward(self: Tracer, other: Any) -> Any:
+        return operate(name, self, other) if PROTOCOLS["operand"](other) else NotImplemented
+
+    def backward(self: Tracer, other: Any) -> Any:
+        return operate(name, other, self) if PROTOCOLS["operand"](other) else NotImplemented
+
+    return forward, backward
+
+
+def _inplace(name: str) -> Callable[..., Any]:
+    def update(self: Tracer, other: Any) -> Any:
+        return operate("i" + name, self, other)
+
+    return update
+
+
+def _unary(name: str) -> Callable[..., Any]:
+    return lambda self: operate(name, self)
+
+
+_ARITHMETIC = {
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "truediv": "div",
+    "floordiv": "floordiv",
+    "mod": "mod",
+    "pow": "pow",
+    "matmul": "matmul",
+    "and": "and",
+    "or": "or",
+    "xor": "xor",
+}
+for _python, _name in _ARITHMETIC.items():
+    _forward, _backward = _binary(_name)
+    setattr(Tracer, f"__{_python}__", _forward)
+    setattr(Tracer, f"__r{_python}__", _backward)
+    setattr(Tracer, f"__i{_python}__", _inplace(_name))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Tracer, f"__{_name}__", _binary(_name)[0])
+for _python, _name in {"neg": "neg", "pos": "positive", "abs": "abs", "invert": "not"}.items():
+    setattr(Tracer, f"__{_python}__", _unary(_name))
