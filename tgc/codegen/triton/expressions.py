@@ -10,13 +10,16 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeAlias
 
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim, FloorDiv, Size
 
 Expr: TypeAlias = ast.expr
+
+WIDTH = 100
+"""Columns of emitted source."""
 
 _PLACEHOLDER = re.compile(r"\{(\d)\}")
 
@@ -61,7 +64,8 @@ def method(target: Expr, function: str, *args: Expr) -> Expr:
 
 def template(text: str, *operands: Expr) -> Expr:
     """`template("({0} + {1})", a, b)`: the operands put into a template of the operation table."""
-    return _fill(_parse(text), operands)
+    filled: Expr = _fill(_parse(text), operands)
+    return filled
 
 
 def repeats_operand(text: str) -> bool:
@@ -75,7 +79,7 @@ def is_call(text: str) -> bool:
     return isinstance(_parse(text), ast.Call)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(text: str) -> Expr:
     return ast.parse(_PLACEHOLDER.sub(r"_operand_\1", text), mode="eval").body
 
@@ -97,6 +101,30 @@ def text(node: Expr) -> str:
 
 def is_name(node: Expr) -> bool:
     return isinstance(node, ast.Name)
+
+
+def is_sum(node: Expr) -> bool:
+    return isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub))
+
+
+def wrapped(opening: str, groups: Sequence[Sequence[str]], closing: str, depth: int) -> list[str]:
+    """`f(a, b)` on one line if it fits, else each group of arguments on lines of its own."""
+    indent, groups = "    " * depth, [group for group in groups if group]
+    one = indent + opening + ", ".join(item for group in groups for item in group) + closing
+    if len(one) <= WIDTH:
+        return [one]
+    inner = [line for group in groups for line in filled(group, f"{indent}    ")]
+    return [indent + opening, *inner, indent + closing]
+
+
+def filled(items: Sequence[str], indent: str) -> list[str]:
+    """Items separated by commas, as many on a line as fit, with a comma after the last."""
+    lines = [indent]
+    for item in items:
+        if len(lines[-1]) + len(item) + 2 > WIDTH and lines[-1] != indent:
+            lines.append(indent)
+        lines[-1] += item + ", "
+    return [line.rstrip() for line in lines]
 
 
 # --- sums, products, indexing ---------------------------------------------------------------------------------------
@@ -137,17 +165,15 @@ def dim(value: Dim, names: Mapping[Dim, str]) -> Expr:
         return number(value)
     if value in names:
         return name(names[value])
-    parts = [(sign(c), _monomial(m, abs(c), names)) for m, c in value.terms]
+    parts = [(1 if c > 0 else -1, _monomial(m, abs(c), names)) for m, c in value.terms]
     total = sum_of(parts)
     assert total is not None
     return total
 
 
-def sign(coefficient: int) -> int:
-    return 1 if coefficient > 0 else -1
-
-
-def _monomial(atoms: tuple[str | FloorDiv, ...], coefficient: int, names: Mapping[Dim, str]) -> Expr:
+def _monomial(
+    atoms: tuple[str | FloorDiv, ...], coefficient: int, names: Mapping[Dim, str]
+) -> Expr:
     factors = [_atom(atom, names) for atom in atoms]
     if coefficient != 1 or not factors:
         factors.insert(0, number(coefficient))
@@ -161,14 +187,21 @@ def _monomial(atoms: tuple[str | FloorDiv, ...], coefficient: int, names: Mappin
 def _atom(atom: str | FloorDiv, names: Mapping[Dim, str]) -> Expr:
     if isinstance(atom, str):
         return name(names.get(Size.symbol(atom), atom))
-    rounded_up = atom.numerator - (atom.denominator - 1)
-    if isinstance(rounded_up, Size) and len(rounded_up.terms) < len(_terms(atom.numerator)):
-        return call("triton.cdiv", dim(rounded_up, names), dim(atom.denominator, names))
-    return ast.BinOp(dim(atom.numerator, names), ast.FloorDiv(), dim(atom.denominator, names))
+    numerator, denominator = atom.numerator, atom.denominator
+    if _rounds_up(numerator, denominator):
+        up = dim(numerator - (denominator - 1), names)
+        return call("triton.cdiv", up, dim(denominator, names))
+    return ast.BinOp(dim(numerator, names), ast.FloorDiv(), dim(denominator, names))
 
 
-def _terms(value: Dim) -> tuple[object, ...]:
-    return value.terms if isinstance(value, Size) else (value,)
+def _rounds_up(numerator: Dim, denominator: Dim) -> bool:
+    """Whether `numerator // denominator` reads better as a division rounded up."""
+    if isinstance(numerator, int):
+        return False
+    rest = dict(numerator.terms)
+    if isinstance(denominator, int):
+        return rest.get((), 0) >= denominator - 1 > 0
+    return rest.get((), 0) < 0 and all(rest.get(m, 0) >= c for m, c in denominator.terms)
 
 
 # --- the spelling of types ------------------------------------------------------------------------------------------

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tgc.codegen.naming import Names, identifier
-from tgc.codegen.triton.expressions import dim, text
-from tgc.codegen.triton.kernels import wrapped
+from tgc.codegen.triton.expressions import WIDTH, dim, filled, text, wrapped
+from tgc.codegen.triton.indices import has_division
 from tgc.codegen.triton.launch import Launch
 from tgc.codegen.triton.parameters import program_count
+from tgc.codegen.triton.prelude import warps
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Dim, FloorDiv, Size, product
+from tgc.ir.sizes import Dim, Size, product
 from tgc.kernel.ir import Buffer, Matmul, Plan
 from tgc.kernel.ir import Launch as LaunchStep
 
@@ -37,7 +38,7 @@ class HostWriter:
     def write(self) -> str:
         """The whole function."""
         inputs = [self.buffers[name] for name in self.plan.inputs]
-        self.lines += wrapped(f"def {self.plan.name}(", inputs, "):", 0)
+        self.lines += wrapped(f"def {self.plan.name}(", [inputs], "):", 0)
         self._docstring()
         self._guards_and_sizes()
         for buffer in self.plan.buffers:
@@ -45,7 +46,7 @@ class HostWriter:
                 self._allocate(buffer)
         self._run()
         outputs = [self.buffers[name] for name in self.plan.outputs]
-        self._line(f"return {', '.join(outputs)}" + ("," if len(outputs) == 1 else ""))
+        self._line(f"return {_tuple(outputs)}")
         return "\n".join(self.lines) + "\n"
 
     def _line(self, source: str, depth: int = 1) -> None:
@@ -58,14 +59,12 @@ class HostWriter:
         described = [self._described(name) for name in self.plan.inputs]
         results = [self._described(name) for name in self.plan.outputs]
         arrow = f"{', '.join(described)} -> {', '.join(results)}"
-        if len(arrow) <= 88:
+        if len(arrow) <= WIDTH - 10:
             self._line(f'"""{arrow}"""')
             return
-        self._line('"""Takes and returns:')
-        self.lines.append("")
-        for title, items in (("", described), ("-> ", results)):
-            for item in items:
-                self._line(f"    {title}{item}")
+        lines = [*filled(described, "    "), *filled(["-> " + results[0], *results[1:]], "    ")]
+        lines[0] = lines[0].replace("    ", '    """', 1)
+        self.lines += [line.rstrip(",") if i else line for i, line in enumerate(lines)]
         self._line('"""')
 
     def _described(self, buffer_name: str) -> str:
@@ -83,7 +82,7 @@ class HostWriter:
             self._line(f"{dense[0]} = {dense[0]}.contiguous()")
         elif dense:
             self.lines += wrapped(
-                f"{', '.join(dense)} = (t.contiguous() for t in (", dense, "))", 1
+                f"{', '.join(dense)} = (t.contiguous() for t in (", [dense], "))", 1
             )
         for buffer in self._tensors():
             self._bind(buffer)
@@ -104,8 +103,9 @@ class HostWriter:
         tensor = self.buffers[buffer.name]
         shape = {b.dim: self.sizes[Size.symbol(b.name)] for b in bound if not b.stride}
         if shape and sorted(shape) == list(range(len(buffer.shape))):
-            targets = ", ".join(shape[i] for i in range(len(buffer.shape)))
-            self._line(f"{targets}{',' if len(shape) == 1 else ''} = {tensor}.shape")
+            targets = [shape[i] for i in range(len(buffer.shape))]
+            bare = ", ".join(targets) if len(targets) > 1 else _tuple(targets)
+            self._line(f"{bare} = {tensor}.shape")
         else:
             for position, size in shape.items():
                 self._line(f"{size} = {tensor}.shape[{position}]")
@@ -130,7 +130,7 @@ class HostWriter:
                 used[size] += 1
                 wishes.setdefault(size, name)
         for size, count in used.items():
-            if count > 1 and _divides(size):
+            if count > 1 and has_division(size):
                 named = self.names.new(wishes.get(size, "size"))
                 self._line(f"{named} = {self._size(size)}")
                 self.sizes[size] = named
@@ -147,29 +147,23 @@ class HostWriter:
     def _allocate(self, buffer: Buffer) -> None:
         dtype, device = torch_type(buffer.dtype), self._device()
         options = f"dtype={dtype}, device={device}"
-        shape = self._tuple(buffer.shape)
+        shape = _tuple([self._size(d) for d in buffer.shape])
         target = self.buffers[buffer.name]
         if _is_row_major(buffer):
             self._line(f"{target} = torch.empty({shape}, {options})")
         else:
-            strides = self._tuple(buffer.strides)
+            strides = _tuple([self._size(d) for d in buffer.strides])
             self._line(f"{target} = torch.empty_strided({shape}, {strides}, {options})")
-
-    def _tuple(self, sizes: Sequence[Dim]) -> str:
-        inner = ", ".join(self._size(s) for s in sizes)
-        return f"({inner},)" if len(sizes) == 1 else f"({inner})"
 
     # --- steps ---
 
     def _run(self) -> None:
-        if not self.launches:
-            return
-        tensors = self._tensors()
-        depth = 1
-        if tensors:
+        steps = [s for s in self.launches if isinstance(s, Matmul) or s.parameters.grid != 0]
+        tensors, depth = self._tensors(), 1
+        if steps and tensors:
             self._line(f"with torch.cuda.device_of({self.buffers[tensors[0].name]}):")
             depth = 2
-        for step in self.launches:
+        for step in steps:
             if isinstance(step, Matmul):
                 self._matmul(step, depth)
             else:
@@ -196,45 +190,44 @@ class HostWriter:
         return found
 
     def _launch(self, launch: Launch, depth: int) -> None:
-        grid, programs = launch.grid, self._grid(launch)
-        if grid == 0:
-            self._line(f"# {launch.kernel.name} has nothing to do: an axis is empty", depth)
-            return
-        if isinstance(grid, Size):
+        programs = self._programs(launch)
+        if isinstance(launch.parameters.grid, Size):
             if not programs.isidentifier():
                 self._line(f"programs = {programs}", depth)
                 programs = "programs"
             self._line(f"if {programs} > 0:", depth)
             depth += 1
-        arguments, tile = self._arguments(launch, depth)
-        arguments += [f"num_warps={tile}", "**IEEE"]
-        self.lines += wrapped(f"{launch.kernel.name}[({programs},)](", arguments, ")", depth)
+        parameters = launch.parameters
+        buffers = [self.buffers[b.name] for b in parameters.buffers]
+        sizes = [self._size(size) for _, size in parameters.sizes]
+        options = self._options(launch, depth)
+        opening = f"{launch.kernel.name}[({programs},)]("
+        self.lines += wrapped(opening, [buffers, sizes, options], ")", depth)
 
-    def _grid(self, launch: Launch) -> str:
+    def _programs(self, launch: Launch) -> str:
         counts = [program_count(a) for a in launch.parameters.programs]
-        if all(isinstance(c, int) for c in counts):
+        if isinstance(product(counts), int):
             return str(product(counts))
         parts = [self._size(c) for c in counts if c != 1]
-        return " * ".join(f"({p})" if " + " in p or " - " in p else p for p in parts)
+        alone = len(parts) == 1
+        return " * ".join(
+            p if alone or " + " not in p and " - " not in p else f"({p})" for p in parts
+        )
 
-    def _arguments(self, launch: Launch, depth: int) -> tuple[list[str], str]:
-        """The arguments of a launch, and its number of warps."""
-        from tgc.codegen.triton.prelude import warps
-
-        arguments = [self.buffers[b.name] for b in launch.parameters.buffers]
-        arguments += [self._size(size) for _, size in launch.parameters.sizes]
+    def _options(self, launch: Launch, depth: int) -> list[str]:
+        """The keyword arguments of a launch: blocks, warps and the meaning of arithmetic."""
+        options: list[str] = []
         fixed, spans = 1, []
-        for name, block, extent in launch.blocks:
-            if block is None:
-                self._line(f"{name} = lanes({self._size(extent)})", depth)
-                spans.append(name)
-            else:
-                fixed *= block
-            arguments.append(f"{name}={name if block is None else block}")
-        if not spans:
-            return arguments, str(warps(fixed))
+        for geometry in launch.parameters.blocks:
+            block, width = geometry.block_name, geometry.block
+            if width is None:
+                self._line(f"{block} = lanes({self._size(geometry.axis.extent)})", depth)
+                spans.append(block)
+            fixed *= width or 1
+            options.append(f"{block}={block if width is None else width}")
         tile = " * ".join([*([str(fixed)] if fixed > 1 else []), *spans])
-        return arguments, f"warps({tile})"
+        chosen = f"warps({tile})" if spans else str(warps(fixed))
+        return [*options, f"num_warps={chosen}", "**IEEE"]
 
 
 def torch_type(dtype: DType) -> str:
@@ -246,7 +239,5 @@ def _is_row_major(buffer: Buffer) -> bool:
     return buffer.strides == expected
 
 
-def _divides(size: Dim) -> bool:
-    return isinstance(size, Size) and any(
-        isinstance(atom, FloorDiv) for monomial, _ in size.terms for atom in monomial
-    )
+def _tuple(items: Sequence[str]) -> str:
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"

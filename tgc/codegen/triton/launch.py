@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from tgc.codegen.triton.expressions import signature_type
-from tgc.codegen.triton.kernels import scalar_type
-from tgc.codegen.triton.parameters import Parameters, grid_size
+from tgc.codegen.triton.parameters import Parameters, passed_type
 from tgc.codegen.triton.prelude import lanes, warps
-from tgc.ir.sizes import Dim, evaluate
+from tgc.ir.sizes import evaluate
 from tgc.kernel.ir import Guard, Kernel, Plan
 
 NUM_STAGES = 3
@@ -49,51 +49,34 @@ class Launch:
         return Parameters(self.kernel, self.guards)
 
     @property
-    def pointers(self) -> tuple[tuple[str, str], ...]:
+    def pointers(self) -> dict[str, str]:
         """Parameter name and type of each buffer."""
-        found = []
+        found = {}
         for buffer in self.parameters.buffers:
-            if buffer.role == "scalar":
-                dtype = scalar_type(buffer.dtype) if buffer.dtype.is_float else buffer.dtype
-                found.append((self.parameters.pointers[buffer.name], signature_type(dtype)))
-            else:
-                found.append(
-                    (self.parameters.pointers[buffer.name], f"*{signature_type(buffer.dtype)}")
-                )
-        return tuple(found)
-
-    @property
-    def blocks(self) -> tuple[tuple[str, int | None, Dim], ...]:
-        """Name, fixed width or None, and extent of each tile dimension."""
-        geometries = self.parameters.axes.values()
-        return tuple((g.block_name, g.block, g.axis.extent) for g in geometries if g.tiled)
-
-    @property
-    def grid(self) -> Dim:
-        return grid_size(self.parameters)
+            kind = "" if buffer.role == "scalar" else "*"
+            passed = passed_type(buffer) if buffer.role == "scalar" else buffer.dtype
+            found[self.parameters.pointers[buffer.name]] = kind + signature_type(passed)
+        return found
 
     def at(self, sizes: Mapping[str, int]) -> KernelLaunch:
         """This launch where the size symbols have these values."""
         values = {name: evaluate(size, sizes) for name, size in self.parameters.sizes}
         blocks = {
-            name: lanes(evaluate(extent, sizes)) if block is None else block
-            for name, block, extent in self.blocks
+            g.block_name: lanes(evaluate(g.axis.extent, sizes)) if g.block is None else g.block
+            for g in self.parameters.blocks
         }
-        tile = 1
-        for width in blocks.values():
-            tile *= width
-        signature = dict(self.pointers)
-        signature |= {n: "i64" if v >= 2**31 else "i32" for n, v in values.items() if v != 1}
-        aligned = [n for n, kind in self.pointers if kind.startswith("*")]
+        pointers = self.pointers
+        integers = {n: "i64" if v >= 2**31 else "i32" for n, v in values.items() if v != 1}
+        aligned = [n for n, kind in pointers.items() if kind.startswith("*")]
         aligned += [n for n, v in values.items() if v % 16 == 0]
         return KernelLaunch(
             self.kernel.name,
-            signature,
+            pointers | integers,
             blocks | {n: v for n, v in values.items() if v == 1},
             tuple(aligned),
-            warps(tile),
+            warps(math.prod(blocks.values())),
             NUM_STAGES,
-            evaluate(self.grid, sizes),
+            evaluate(self.parameters.grid, sizes),
         )
 
 

@@ -14,7 +14,6 @@ from tgc.codegen.triton.expressions import (
     Expr,
     call,
     dotted,
-    expand,
     is_call,
     method,
     number,
@@ -37,10 +36,10 @@ def nan_min(a, b):
     """The smaller of two, NaN if either is: tl.min would drop it."""
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 ''',
-    "times": '''
+    "times": """
 def times(a, b):
     return a * b
-''',
+""",
     "floor_mod_int": '''
 def floor_mod_int(a, b):
     """The remainder with the sign of the divisor, as in Python; Triton's has that of the dividend."""
@@ -137,6 +136,13 @@ def typed(value: float | int | bool, dtype: DType) -> Expr:
     return call("tl.full", ast.List([], ast.Load()), literal(value, dtype), triton_type(dtype))
 
 
+def full(value: float | int | bool, shape: Expr, dtype: DType) -> Expr:
+    """A tile of one constant."""
+    if value == 0 and dtype.kind != "bool" and math.copysign(1.0, value) > 0:
+        return call("tl.zeros", shape, triton_type(dtype))
+    return call("tl.full", shape, literal(value, dtype), triton_type(dtype))
+
+
 def argument(value: float | int | bool, dtype: DType) -> Expr:
     """A constant as the argument of a function, which sees a bare literal as float32."""
     bare = dtype.name != "float64" and not (dtype.is_float and _outside_float32(float(value)))
@@ -223,8 +229,3 @@ def _reduce_along(monoid: str, value: Expr, position: int, dtype: DType) -> Expr
     if dtype.is_float:
         return call("tl.reduce", value, axis, dotted(f"nan_{monoid}"))
     return call(f"tl.{monoid}", value, axis)
-
-
-def select(mask: Expr, mask_axis: str, value: Expr, axes: Sequence[str], other: Expr) -> Expr:
-    """`value` where the lanes of one axis exist, `other` elsewhere."""
-    return call("tl.where", expand(mask, (mask_axis,), axes), value, other)

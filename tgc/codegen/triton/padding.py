@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tgc.codegen.triton.indices import walk
 from tgc.codegen.triton.operations import identity
-from tgc.codegen.triton.parameters import Parameters, walk
+from tgc.codegen.triton.parameters import Parameters
 from tgc.kernel.ir import Const, Kernel, Load, Loop, Op, Operand, Reduce
 
 Number = float | int | bool

@@ -6,18 +6,31 @@ Offsets. An axis is counted in 64 bits unless the plan's guards prove that every
 Sizes. A kernel takes the size symbols it uses. A composite size becomes one argument, computed by the host in Python
 integers, where it bounds an axis (a mask vectorises only if its bound is known to be divisible by 16, which Triton
 learns of arguments) or where computing it in 32 bits is not proved safe.
+
+The grid has one dimension: the others end at 65,535 programs, and neighbouring programs should read neighbouring
+memory, so the last axis runs fastest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 from tgc.codegen.naming import Names
+from tgc.codegen.triton.indices import (
+    has_division,
+    index_sizes,
+    index_terms,
+    indices,
+    is_symbol,
+    magnitude,
+    upper_bound,
+    walk,
+)
 from tgc.errors import VerifyError
-from tgc.ir.sizes import Dim, FloorDiv, Monomial, Size, cdiv, exact_quotient, symbols
+from tgc.ir.dtypes import DType
+from tgc.ir.sizes import Dim, Size, cdiv, exact_quotient, product, symbols
 from tgc.kernel.ir import (
     INT32_ELEMENTS,
     Axis,
@@ -25,78 +38,27 @@ from tgc.kernel.ir import (
     Const,
     Guard,
     Index,
-    Iota,
     Kernel,
     Load,
     Loop,
     Op,
     Program,
-    Quotient,
     Reduce,
-    Remainder,
     Statement,
     Store,
     Term,
 )
 
 
-def walk(body: Sequence[Statement]) -> Iterator[Statement]:
-    """Every statement, those in loops included (a loop comes before its body)."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, Loop):
-            yield from walk(statement.body)
-
-
-def index_terms(index: Index) -> Iterator[tuple[Term, Dim]]:
-    """The terms of an index, those inside quotients and remainders included."""
-    for term, coefficient in index.terms:
-        yield term, coefficient
-        if isinstance(term, (Quotient, Remainder)):
-            yield from index_terms(term.index)
-
-
-def upper_bound(size: Dim, guards: Sequence[Guard]) -> float:
-    """The largest value the guards leave to a size; infinity where they say nothing. Size symbols are positive."""
-    if isinstance(size, int):
-        return size
-    for guard in guards:
-        if guard.size == size and guard.high is not None:
-            return guard.high
-    return sum(_monomial_bound(m, c, guards) for m, c in size.terms if c > 0)
-
-
-def _monomial_bound(monomial: Monomial, coefficient: int, guards: Sequence[Guard]) -> float:
-    for i, atom in enumerate(monomial):
-        if isinstance(atom, FloorDiv):
-            rest = Size(((monomial[:i] + monomial[i + 1 :], coefficient),))
-            divisor = atom.denominator if isinstance(atom.denominator, int) else 1
-            return upper_bound(atom.numerator * rest, guards) / divisor
-    if not monomial:
-        return coefficient
-    bounds = [
-        coefficient * Fraction(guard.high, other)
-        for guard in guards
-        if guard.high is not None and isinstance(guard.size, Size)
-        if all(c > 0 for _, c in guard.size.terms)
-        for atoms, other in guard.size.terms
-        if _divides(monomial, atoms)
-    ]
-    return float(min(bounds)) if bounds else float("inf")
-
-
-def _divides(small: Monomial, large: Monomial) -> bool:
-    rest = list(large)
-    for atom in small:
-        if atom not in rest:
-            return False
-        rest.remove(atom)
-    return True
-
-
 @dataclass(frozen=True)
 class Geometry:
-    """How one axis lies in a tile: `block` lanes (None: as many as its extent, rounded up), bounded or not."""
+    """How one axis lies in a tile.
+
+    Attributes:
+        block: lanes, a power of two; None: as many as the extent, rounded up when it is known.
+        tiled: whether it is a dimension of the tile at all; one element at a time is a scalar.
+        masked: whether lanes may lie beyond its end.
+    """
 
     axis: Axis
     block: int | None
@@ -109,16 +71,17 @@ class Geometry:
 
 
 def geometry(axis: Axis) -> Geometry:
-    """The lanes of an axis; an extent of 1 needs none, a small fixed one needs no more than it has."""
+    """The lanes of an axis; a fixed extent needs no more of them than it has."""
     extent = axis.extent
-    block = axis.block or (1 if axis.kind != "lane" else None)
+    block = None if axis.kind == "lane" else axis.block or 1
     if isinstance(extent, int):
         fitting = power_of_two(extent)
         block = fitting if block is None else min(block, fitting)
     if block is not None and block != power_of_two(block):
         raise VerifyError(f"axis {axis.name}: a Triton tile needs a power of two, not {block}")
-    exact = block is not None and exact_quotient(extent, block) is not None
-    return Geometry(axis, block, block != 1, block != 1 and not (exact and extent != 0))
+    exact = block is not None and extent != 0 and exact_quotient(extent, block) is not None
+    tiled = block != 1 or extent == 0
+    return Geometry(axis, block, tiled, tiled and not exact)
 
 
 def power_of_two(n: int) -> int:
@@ -126,30 +89,34 @@ def power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+def program_count(axis: Axis) -> Dim:
+    """Programs along an axis."""
+    return axis.programs if axis.kind == "loop" else cdiv(axis.extent, axis.block or 1)
+
+
+def passed_type(buffer: Buffer) -> DType:
+    """The type in which a by-value number is passed: half types travel as float32."""
+    return buffer.dtype.compute
+
+
 class Parameters:
     """The parameters of one kernel in order: pointers and scalars, sizes, blocks; and what index arithmetic needs.
 
     Attributes:
         buffers: those the kernel touches; `pointers` are their parameter names.
-        sizes: argument name and the size it holds.
-        size_names: the identifier of every size that has one.
+        axes: how each axis lies in a tile.
+        size_names: the parameter name of every size that has one.
+        names: what those names leave free.
     """
 
     def __init__(self, kernel: Kernel, guards: Sequence[Guard] = ()) -> None:
         self.kernel, self.guards = kernel, tuple(guards)
-        statements = tuple(walk(kernel.body))
-        touched = {s.buffer for s in statements if isinstance(s, (Load, Store))}
+        touched = {s.buffer for s in walk(kernel.body) if isinstance(s, (Load, Store))}
         self.buffers: tuple[Buffer, ...] = tuple(b for b in kernel.buffers if b.name in touched)
         self.axes: dict[str, Geometry] = {a.name: geometry(a) for a in kernel.axes}
-        self._indices = [s.index for s in statements if isinstance(s, (Load, Store, Iota))]
-        self._operands = [
-            operand.value
-            for s in statements
-            for operand in _operands(s)
-            if isinstance(operand, Const) and isinstance(operand.value, Size)
-        ]
-        self.size_names: dict[Dim, str] = {}
-        self._name_sizes()
+        self._indices: list[Index] = indices(kernel.body)
+        self.terms = frozenset(t for index in self._indices for t, _ in index_terms(index))
+        self.size_names = self._name_sizes()
         self.names = Names(self.size_names.values())
         self.pointers: dict[str, str] = {
             b.name: self.names.new(b.name if b.role == "scalar" else f"{b.name}_ptr")
@@ -158,6 +125,7 @@ class Parameters:
 
     @property
     def sizes(self) -> tuple[tuple[str, Dim], ...]:
+        """Parameter name and size."""
         return tuple((name, size) for size, name in self.size_names.items())
 
     @property
@@ -166,15 +134,19 @@ class Parameters:
         return tuple(name for name, g in self.axes.items() if g.tiled)
 
     @property
+    def blocks(self) -> tuple[Geometry, ...]:
+        """The axes with a block parameter."""
+        return tuple(g for g in self.axes.values() if g.tiled)
+
+    @property
     def programs(self) -> tuple[Axis, ...]:
-        """The axes divided among programs, outermost first; the grid is one-dimensional, the last runs fastest."""
+        """The axes divided among programs, outermost first."""
         return tuple(a for a in self.kernel.axes if a.kind == "grid" or a.split is not None)
 
-    def used_terms(self) -> set[Term]:
-        """Every axis, program number and value that an index mentions."""
-        return {term for index in self._indices for term, _ in index_terms(index)}
-
-    # --- the width of index arithmetic ---
+    @property
+    def grid(self) -> Dim:
+        """How many programs the kernel is launched with."""
+        return product([program_count(axis) for axis in self.programs])
 
     def fits(self, size: Dim) -> bool:
         """Whether a size is proved to be small enough for 32-bit arithmetic."""
@@ -188,10 +160,13 @@ class Parameters:
             for term, coefficient in index_terms(index):
                 if isinstance(term, (str, Program)) and not self._reach_fits(term, coefficient):
                     found.add(term)
-        for axis in self.kernel.axes:
-            started = axis.kind == "grid" or axis.split is not None
-            if started and axis.name in found | self.used_terms() and not self.fits(axis.extent):
+        for axis in self.programs:
+            used = axis.name in self.terms or self.axes[axis.name].masked
+            if used and not self.fits(axis.extent):
                 found.add(axis.name)
+        for axis in self.kernel.axes:
+            if axis.split is not None and axis.name in found:
+                found.add(Program(axis.name))
         return frozenset(found)
 
     def _reach_fits(self, term: str | Program, coefficient: Dim) -> bool:
@@ -202,74 +177,59 @@ class Parameters:
                 return True  # a tile has at most 2**20 lanes, a grid at most 2**31 programs
             if axis.kind == "loop" and axis.split is None and abs(coefficient) == 1:
                 return True  # its counter has the type of its bound, which the launcher chooses by value
-        positive = coefficient if _mostly_positive(coefficient) else coefficient * -1
-        return self.fits(extent * positive)
+        return self.fits(extent * magnitude(coefficient))
 
     # --- sizes ---
 
-    def _name_sizes(self) -> None:
+    def _name_sizes(self) -> dict[Dim, str]:
         """Plain symbols keep their names; composite extents come next, then what is not safe to compute inside."""
         names = Names({b.name for b in self.kernel.buffers} | {a.name for a in self.kernel.axes})
         names.taken |= set(self.kernel.sizes)
-        extents = [
-            (f"n_{axis.name}", size)
-            for axis in self.kernel.axes
-            for size in self._bounds(axis)
-            if isinstance(size, Size)
-        ]
         composite: dict[Dim, str] = {}
-        for wish, size in extents:
-            if not _is_symbol(size) and size not in composite:
+        plain: set[str] = set()
+        for wish, size in self._bounds():
+            if is_symbol(size):
+                plain.add(str(size))
+            elif isinstance(size, Size) and size not in composite:
                 composite[size] = names.new(wish)
-        plain = {str(size) for _, size in extents if _is_symbol(size)}
-        for size in self._dims():
-            if size in composite:
+        for wish, size in self._written_sizes():
+            if isinstance(size, int) or size in composite:
                 continue
             if self._inline(size):
                 plain |= symbols(size)
             else:
-                composite[size] = names.new("size")
+                composite[size] = names.new(wish)
         ordered = [s for s in self.kernel.sizes if s in plain]
         ordered += sorted(plain.difference(ordered))
-        self.size_names = {Size.symbol(s): s for s in ordered} | composite
+        return {Size.symbol(s): s for s in ordered} | composite
 
-    def _bounds(self, axis: Axis) -> Iterator[Dim]:
-        """The sizes of an axis that kernel text may mention."""
-        counted = axis in self.programs[1:]
-        if counted or axis.kind == "loop" or self.axes[axis.name].masked:
-            yield axis.extent
-        if axis.split is not None:
-            yield axis.split
+    def _bounds(self) -> Iterator[tuple[str, Dim]]:
+        """The extents that kernel text mentions, with the names they would have."""
+        for axis in self.kernel.axes:
+            counted = axis in self.programs[1:]
+            if counted or axis.kind == "loop" or self.axes[axis.name].masked:
+                yield f"n_{axis.name}", axis.extent
+            if axis.split is not None:
+                yield f"{axis.name}_split", axis.split
 
-    def _dims(self) -> Iterator[Dim]:
+    def _written_sizes(self) -> Iterator[tuple[str, Dim]]:
+        """The sizes in indices and operands, with the names they would have."""
+        for statement in walk(self.kernel.body):
+            if isinstance(statement, (Load, Store)):
+                for term, size in index_sizes(statement.index):
+                    kind = "offset" if term is None else "stride"
+                    yield f"{statement.buffer}_{kind}", size
+            for operand in _operands(statement):
+                if isinstance(operand, Const) and isinstance(operand.value, Size):
+                    yield "size", operand.value
         for index in self._indices:
-            yield from (d for d in _index_dims(index) if isinstance(d, Size))
-        yield from self._operands
+            yield from (("size", size) for _, size in index_sizes(index))
 
     def _inline(self, size: Dim) -> bool:
         """Whether kernel text may compute this size from symbols."""
-        if _is_symbol(size):
+        if is_symbol(size):
             return True
-        negated = size * -1
-        has_division = any(isinstance(a, FloorDiv) for m, _ in size.terms for a in m)  # type: ignore[union-attr]
-        return not has_division and self.fits(size) and self.fits(negated)
-
-
-def _is_symbol(size: Dim) -> bool:
-    return isinstance(size, Size) and str(size).isidentifier()
-
-
-def _mostly_positive(coefficient: Dim) -> bool:
-    return coefficient > 0 if isinstance(coefficient, int) else coefficient.terms[0][1] > 0
-
-
-def _index_dims(index: Index) -> Iterator[Dim]:
-    yield index.offset
-    for term, coefficient in index_terms(index):
-        yield coefficient if _mostly_positive(coefficient) else coefficient * -1
-        if isinstance(term, (Quotient, Remainder)):
-            yield term.divisor
-            yield term.index.offset
+        return not has_division(size) and self.fits(size) and self.fits(size * -1)
 
 
 def _operands(statement: Statement) -> tuple[object, ...]:
@@ -280,16 +240,3 @@ def _operands(statement: Statement) -> tuple[object, ...]:
     if isinstance(statement, Loop):
         return tuple(fold.value for fold in statement.folds)
     return ()
-
-
-def grid_size(parameters: Parameters) -> Dim:
-    """How many programs a kernel is launched with."""
-    total: Dim = 1
-    for axis in parameters.programs:
-        total = total * program_count(axis)
-    return total
-
-
-def program_count(axis: Axis) -> Dim:
-    """Programs along an axis; a tile that an extent of 0 or 1 shrank still takes one program per element."""
-    return axis.programs if axis.kind == "loop" else cdiv(axis.extent, axis.block or 1)

@@ -8,4 +8,4 @@ def lanes(n: int) -> int:
 
 def warps(tile: int) -> int:
     """Warps for a tile: 8 elements a thread in small tiles, 16 in large ones, at most 32 warps."""
-    return max(tile // 512, min(tile // 256, 4), 1) if tile < 16384 else 32
+    return min(max(tile // 512, min(tile // 256, 4), 1), 32)
