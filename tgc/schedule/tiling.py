@@ -7,6 +7,8 @@ looped over inside each. All others are *outer*: a grid of tiles.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from tgc.ir.sizes import Dim, cdiv, product
@@ -25,6 +27,7 @@ from tgc.kernel.ir import (
     Remainder,
     Statement,
     Store,
+    Term,
 )
 from tgc.schedule.facts import Facts
 from tgc.schedule.lower import Conflict, Flat
@@ -93,11 +96,13 @@ def tile(flat: Flat, facts: Facts, target: Target) -> Tiled:
     """Choose a kind and a block for each axis and arrange the body in loops where needed.
 
     Raises:
-        Conflict: partial results of a row that does not fit a program.
+        Conflict: partial results of a row that does not fit a program, or along different axes.
     """
     inner = inner_axes(flat)
     split = split_axis(flat, inner)
     if split is not None:
+        if any(split not in fold.over for fold, _ in flat.partials):
+            raise Conflict
         inner |= {a for fold, _ in flat.partials for a in fold.over} - {split}
     chosen, looped = _place_axes(flat, inner, split, facts, target)
     folds = [fold for fold, _ in flat.partials]
@@ -245,6 +250,7 @@ def _stage_loops(statements: list[Statement], axis: str) -> list[Statement]:
             by_name[s.name] = s
             level[s.name] = here + 1 if isinstance(s, Reduce) and axis in s.over else here
     last = max(stage.values(), default=0)
+    emitted: set[str] = set()
     out: list[Statement] = []
     for number in range(last + 1):
         mine = [s for k, s in enumerate(statements) if stage[k] == number]
@@ -255,8 +261,47 @@ def _stage_loops(statements: list[Statement], axis: str) -> list[Statement]:
         if not folds and not stores:
             continue
         body = _closure(statements, [*folds, *stores], by_name, axis)
-        out.append(Loop(axis, tuple(_stores_early(body, stores)), tuple(folds)))
+        again = {s.name: _free(s.name, by_name, emitted) for s in body if s.name in emitted}  # type: ignore[union-attr]
+        emitted |= {again.get(s.name, s.name) for s in body}  # type: ignore[union-attr]
+        inside = [renamed(s, again) for s in _stores_early(body, stores)]
+        out.append(Loop(axis, tuple(inside), tuple(renamed(f, again) for f in folds)))  # type: ignore[misc]
     return out
+
+
+def _free(name: str, taken: Collection[str], emitted: Collection[str]) -> str:
+    return next(c for k in itertools.count(2) if (c := f"{name}_{k}") not in taken and c not in emitted)
+
+
+def renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
+    """A statement with values renamed, both the one it makes and those it reads."""
+
+    def value(v: str) -> str:
+        return names.get(v, v)
+
+    def operand(o: Operand) -> Operand:
+        return value(o) if isinstance(o, str) else o
+
+    def term(t: Term) -> Term:
+        if isinstance(t, Gathered):
+            return Gathered(value(t.value))
+        return replace(t, index=index(t.index)) if isinstance(t, Quotient | Remainder) else t
+
+    def index(i: Index) -> Index:
+        return Index(tuple((term(t), c) for t, c in i.terms), i.offset)
+
+    if isinstance(statement, Load):
+        mask = statement.mask and value(statement.mask)
+        return replace(statement, name=value(statement.name), index=index(statement.index), mask=mask)
+    if isinstance(statement, Iota):
+        return replace(statement, name=value(statement.name), index=index(statement.index))
+    if isinstance(statement, Op):
+        return replace(statement, name=value(statement.name), args=tuple(operand(a) for a in statement.args))
+    if isinstance(statement, Reduce):
+        return replace(statement, name=value(statement.name), value=operand(statement.value))
+    if isinstance(statement, Store):
+        return replace(statement, index=index(statement.index), value=operand(statement.value))
+    body = tuple(renamed(s, names) for s in statement.body)
+    return replace(statement, body=body, folds=tuple(renamed(f, names) for f in statement.folds))  # type: ignore[misc]
 
 
 def _in_loop(statement: Statement, axis: str) -> bool:
