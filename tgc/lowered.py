@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,11 @@ from tgc.errors import BackendError
 from tgc.ir.nodes import Graph, Leaf
 from tgc.ir.sizes import evaluate
 from tgc.kernel.ir import Kernel, Plan
-from tgc.pipeline import Pipeline, Saved, emit, target_named, wanted
-from tgc.report.cost import Cost, cost_of, ideal_bytes, nbytes
+from tgc.pipeline import Pipeline, emit, target_named, wanted
+from tgc.report.cost import Cost, cost_of, ideal_bytes
+from tgc.schedule.save import Saved
 from tgc.schedule.target import Target
+from tgc.simplify.rewriter import Rewrite
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Lowered:
         target: what it was lowered for.
         plans: the host functions.
         sizes: the extent of each size symbol the numbers below are for.
-        saved: what the forward keeps for the backward, and why.
-        keeps: where each argument of the backward comes from; see `tgc.runtime.program.Pair`.
+        saved: what the backward reads of the forward, and why.
+        rewrites: what simplification changed.
     """
 
     graph: Graph
@@ -60,7 +62,7 @@ class Lowered:
     plans: tuple[Plan, ...]
     sizes: Mapping[str, int]
     saved: tuple[Saved, ...] = ()
-    keeps: tuple[tuple[str, int], ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
     @cached_property
     def source(self) -> str:
@@ -75,7 +77,7 @@ class Lowered:
     @property
     def forward(self) -> Lowered:
         """The forward of the training pair (the function itself, without `grad=True`)."""
-        return Lowered(self.graph, self.target, self.plans[:1], self.sizes, self.saved, self.keeps)
+        return Lowered(self.graph, self.target, self.plans[:1], self.sizes, self.saved)
 
     @property
     def backward(self) -> Lowered:
@@ -97,11 +99,7 @@ class Lowered:
     @property
     def saved_bytes(self) -> int:
         """What the forward keeps beyond inputs and outputs."""
-        kept = sum(kind == "saved" for kind, _ in self.keeps)
-        if not kept:
-            return 0
-        names = self.plans[0].outputs[-kept:]
-        return sum(evaluate(nbytes(self.plans[0].buffer(n)), self.sizes) for n in names)
+        return sum(evaluate(s.bytes, self.sizes) for s in self.saved if s.kind == "value")
 
     @property
     def ideal_bytes(self) -> int:
@@ -197,12 +195,15 @@ def lower_graph(
 ) -> Lowered:
     """Lower a traced graph; with `grad`, the training pair with respect to the inputs `wrt` (default: all it can)."""
     where = target_named(target)
+    log: list[Rewrite] = []
+    pipeline = replace(pipeline, log=log)
     if not grad:
-        return Lowered(graph, where, (pipeline.plan(graph, where, sizes, numbers),), sizes)
+        plan = pipeline.plan(graph, where, sizes, numbers)
+        return Lowered(graph, where, (plan,), sizes, rewrites=tuple(log))
     chosen = wanted(graph, tuple(range(len(graph.inputs))) if wrt is None else wrt)
     named = tuple(i for i in chosen if _name(graph.inputs[i]) not in numbers)
     pair = pipeline.plan_pair(graph, named, where, sizes, numbers)
-    return Lowered(graph, where, (pair.forward, pair.backward), sizes, pair.saved, pair.keeps)
+    return Lowered(graph, where, (pair.forward, pair.backward), sizes, pair.saved, tuple(log))
 
 
 def _name(leaf: Leaf) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tgc.errors import BackendError
@@ -24,15 +24,9 @@ Names = tuple[str, ...]
 
 if TYPE_CHECKING:
     from tgc.kernel.ir import Plan
+    from tgc.schedule.save import Pair, Saved
     from tgc.schedule.target import Target
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A value the forward keeps for the backward, and why."""
-
-    node: Node
-    reason: str
+    from tgc.simplify.rewriter import Rewrite
 
 
 @dataclass(frozen=True)
@@ -54,11 +48,13 @@ class Planned:
 class Pipeline:
     """The stages under one set of options. It is the `Compiler` the runtime knows.
 
-    `precision` is "fused" or "eager"; `fast_math` licenses rewrites that change results in IEEE corner cases.
+    `precision` is "fused" or "eager"; `fast_math` licenses rewrites that change results in IEEE corner cases. `log`
+    receives what simplification rewrote, for reports.
     """
 
     precision: str = "fused"
     fast_math: bool = False
+    log: list[Rewrite] | None = field(default=None, compare=False)
 
     @property
     def options(self) -> str:
@@ -71,7 +67,9 @@ class Pipeline:
         """Exact algebra and the stability rules."""
         from tgc.simplify.run import simplify
 
-        return stage("simplify", graph, lambda: simplify(graph, fast_math=self.fast_math))
+        return stage(
+            "simplify", graph, lambda: simplify(graph, fast_math=self.fast_math, log=self.log)
+        )
 
     def vjp(self, graph: Graph, wrt: tuple[int, ...]) -> Graph:
         """(inputs, cotangents) -> cotangents of the inputs `wrt`."""
@@ -119,11 +117,20 @@ class Pipeline:
 
         chosen = wanted(graph, wrt)
         joint = self.lowered(self.joint(graph, chosen), target)
-        pair = split(joint, len(graph.outputs), dict(hints))
-        forward = _schedule(pair.forward, target, hints, graph.name, numbers)
+        pair = split(joint, len(graph.outputs), len(graph.inputs), dict(hints))
+        kept = tuple(s.name for s in pair.saved if s.kind == "value")
+        first = ("out",) * len(graph.outputs) + kept
+        forward = _schedule(pair.forward, target, hints, graph.name, numbers, first)
         names = tuple(f"d{graph.inputs[i].source.name}" for i in chosen)  # type: ignore[union-attr]
         backward = _schedule(pair.backward, target, hints, f"{graph.name}_backward", numbers, names)
-        return _pair_metadata(graph, chosen, joint, pair, forward, backward)
+        return Planned(
+            forward,
+            backward,
+            _keeps(pair, len(joint.inputs) - len(graph.inputs)),
+            _results(chosen, len(graph.inputs)),
+            depends(graph, chosen),
+            pair.saved,
+        )
 
     # --- graph to source ---
 
@@ -267,47 +274,19 @@ def _report(
 # --- what a pair keeps ----------------------------------------------------------------------------
 
 
-def _pair_metadata(
-    graph: Graph, wrt: tuple[int, ...], joint: Graph, pair: Any, forward: Plan, backward: Plan
-) -> Planned:
-    count, inputs = len(graph.outputs), [leaf.source for leaf in graph.inputs]
-    cotangents = [leaf.source for leaf in joint.inputs[len(inputs) :]]
-    outputs = list(pair.forward.outputs[:count])
-    extras: list[Node] = list(pair.forward.outputs[count:])
-    keeps: list[tuple[str, int]] = []
-    new: list[Node] = []
-    position = 0
-    for leaf in pair.backward.inputs:
-        if leaf.source in inputs:
-            keeps.append(("input", inputs.index(leaf.source)))
-        elif leaf.source in cotangents:
-            keeps.append(("cotangent", cotangents.index(leaf.source)))
-        else:
-            node = extras[position]
-            position += 1
-            if node in outputs:
-                keeps.append(("output", outputs.index(node)))
-            else:
-                keeps.append(("saved", len(new)))
-                new.append(node)
-    forward = replace(forward, outputs=_only_new(forward.outputs, count, extras, outputs))
-    results: list[int | None] = [None] * len(inputs)
-    for place, i in enumerate(wrt):
-        results[i] = place
-    return Planned(
-        forward, backward, tuple(keeps), tuple(results), depends(graph, wrt), tuple(_reasons(pair))
+def _keeps(pair: Pair, cotangents: int) -> tuple[tuple[str, int], ...]:
+    """The arguments of the backward: primals, outputs, values of their own, cotangents."""
+    values = sum(saved.kind == "value" for saved in pair.saved)
+    return (
+        *(("input", i) for i in pair.primals),
+        *(("output", i) for i in pair.outputs),
+        *(("saved", i) for i in range(values)),
+        *(("cotangent", i) for i in range(cotangents)),
     )
 
 
-def _only_new(
-    names: tuple[str, ...], count: int, extras: list[Node], outputs: list[Node]
-) -> tuple[str, ...]:
-    """The buffers a forward returns: its outputs, then the saved values that are not outputs."""
-    return (*names[:count], *(n for n, node in zip(names[count:], extras) if node not in outputs))
-
-
-def _reasons(pair: Any) -> list[Saved]:
-    return [Saved(node, reason) for node, reason in zip(pair.saved, pair.reasons)]
+def _results(chosen: tuple[int, ...], inputs: int) -> tuple[int | None, ...]:
+    return tuple(chosen.index(i) if i in chosen else None for i in range(inputs))
 
 
 def wanted(graph: Graph, wrt: tuple[int, ...]) -> tuple[int, ...]:

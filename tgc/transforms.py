@@ -43,8 +43,8 @@ class Local:
     """A call inside a trace, as a graph over fresh inputs.
 
     Attributes:
-        graph: from the differentiated leaves to the float leaves of the result.
-        actual: the values the fresh inputs stand for.
+        graph: from the differentiated leaves (its first inputs) to the float leaves of the result.
+        actual: the values those fresh inputs stand for.
         definition: structure of the result; `results` are all its leaves, over the fresh inputs.
         floats: positions of the graph's outputs among `results`.
     """
@@ -57,6 +57,7 @@ class Local:
 
     @property
     def given(self) -> dict[Node, Node]:
+        """What to put for the fresh inputs."""
         return {leaf: t.node for leaf, t in zip(self.graph.inputs, self.actual)}
 
     def settle(self, nodes: Sequence[Node], given: dict[Node, Node] | None = None) -> list[Node]:
@@ -101,7 +102,8 @@ def local(
         i for i, r in enumerate(results) if isinstance(r, Tracer) and r.node.dtype.is_float
     )
     outputs = tuple(results[i].node for i in floats)
-    graph = trace.builder.graph(_name(function), tuple(fresh), outputs)
+    # The trace's own inputs are named too, so that a derivation gives no cotangent one of their names.
+    graph = trace.builder.graph(_name(function), (*fresh, *trace.leaves), outputs)
     return Local(graph, tuple(actual), structure.children[0], tuple(results), floats)
 
 
@@ -317,7 +319,7 @@ def _push(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> t
     along = [_matching(v, t.node, "tangent") for v, t in zip(leaves, site.actual)]
     graph = derive(_PIPELINE.simplify(site.graph), tuple(range(len(site.actual))))
     seeds: dict[Node, Node] = dict(zip(graph.inputs[len(site.graph.inputs) :], along))
-    nodes = site.settle(graph.outputs[-len(site.floats) :], seeds)
+    nodes = site.settle(graph.outputs[len(site.floats) :], seeds)
     results: list[Any] = []
     moved = dict(zip(site.floats, nodes))
     for i, leaf in enumerate(site.results):

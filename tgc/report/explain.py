@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tgc.ir.nodes import Graph, Map, Node
+from tgc.ir.sizes import evaluate
 from tgc.kernel.ir import Guard, Launch, Matmul, Plan
 from tgc.report.cli import heading, table
 
@@ -83,60 +83,16 @@ def _repeated(plan: Plan) -> Iterable[str]:
 
 
 def _saved(lowered: Any) -> str:
-    names = [leaf.source.name for leaf in lowered.graph.inputs]
-    rows = []
-    kept = [k for k in lowered.keeps if k[0] != "cotangent"]
-    reasons = {id(s.node): s.reason for s in lowered.saved}
-    for kind, i in kept:
-        if kind == "input":
-            rows.append((names[i], "an input, kept by reference"))
-        elif kind == "output":
-            rows.append((f"output {i}", "a result, kept by reference"))
-    for saved in lowered.saved:
-        rows.append((repr(saved.node), reasons[id(saved.node)]))
+    rows = [(s.reason, _bytes(evaluate(s.bytes, lowered.sizes))) for s in lowered.saved]
     return table(rows) if rows else "nothing"
 
 
 def _rewrites(lowered: Any) -> str:
-    """What simplification changed, seen from the operations before and after."""
-    before = _operations(lowered.graph)
-    after: dict[str, int] = {}
-    for plan in lowered.plans:
-        for kernel in plan.kernels:
-            for op in _kernel_operations(kernel.body):
-                after[op] = after.get(op, 0) + 1
-    gone = [op for op in before if op not in after]
-    new = [op for op in after if op not in before]
-    lines = [f"operations traced: {_counts(before)}", f"operations emitted: {_counts(after)}"]
-    if gone:
-        lines.append(f"rewritten away: {', '.join(sorted(gone))}")
-    if new:
-        lines.append(f"introduced: {', '.join(sorted(new))}")
-    return "\n".join(lines)
-
-
-def _operations(graph: Graph) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for node in graph.nodes():
-        name = _operation(node)
-        if name:
-            found[name] = found.get(name, 0) + 1
-    return found
-
-
-def _operation(node: Node) -> str:
-    return node.op if isinstance(node, Map) else ""
-
-
-def _kernel_operations(body: Sequence[Any]) -> Iterable[str]:
-    for statement in body:
-        if hasattr(statement, "op"):
-            yield statement.op
-        yield from _kernel_operations(getattr(statement, "body", ()))
-
-
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{op} {n}" for op, n in sorted(found.items())) or "none"
+    counts: dict[str, int] = {}
+    for rewrite in lowered.rewrites:
+        counts[str(rewrite)] = counts.get(str(rewrite), 0) + 1
+    lines = [name if count == 1 else f"{name} ({count} times)" for name, count in counts.items()]
+    return "\n".join(lines) if lines else "none"
 
 
 def _regime(plans: Sequence[Plan]) -> str:

@@ -186,7 +186,10 @@ def function_class() -> Any:
             grads: list[Any] = [None] * (1 + len(call.program.inputs))
             if all(c is None for c in cotangents):
                 return tuple(grads)
-            given = [call.zeros(k) if c is None else c for k, c in enumerate(cotangents)]
+            given = [
+                call.zeros(k) if cotangents[k] is None else cotangents[k]
+                for k in call.program.floats
+            ]
             if torch.is_grad_enabled():
                 results = run(call.vjp, [*_primals(ctx, saved), *given], call.backend)
                 for position, i in enumerate(call.wrt):

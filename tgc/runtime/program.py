@@ -84,7 +84,7 @@ class Pair:
     Attributes:
         depends: per output, whether it has a derivative with respect to the wanted inputs.
         keeps: where each value of the backward comes from: ("input", i), ("output", i), ("saved", i) for the i-th
-            result of the forward after its outputs, or ("cotangent", i).
+            result of the forward after its outputs, or ("cotangent", i) of the i-th float output.
         results: per input of the program, the position of its cotangent among the backward's results, or None.
     """
 
@@ -115,6 +115,7 @@ class Program:
     ) -> None:
         self.key, self.inputs, self.outputs = key, inputs, outputs
         self.compiler, self.numbers = compiler, numbers
+        self.floats = tuple(k for k, o in enumerate(outputs) if o.dtype.is_float)
         self._derive = derive
         self._graph: Graph | None = None
         self._values: dict[str, list[Value]] = {}
@@ -161,13 +162,13 @@ class Program:
             )
 
     def vjp(self, wrt: tuple[int, ...]) -> Program:
-        """The program (inputs, then one cotangent per output) -> cotangents of the inputs `wrt`."""
+        """The program (inputs, then one cotangent per float output) -> cotangents of the inputs `wrt`."""
         with self._lock:
             found = self._derivatives.get(wrt)
             if found is None:
                 found = Program(
                     key_of(self.key, "vjp", repr(wrt)),
-                    self.inputs + self.outputs,
+                    self.inputs + tuple(self.outputs[k] for k in self.floats),
                     tuple(self.inputs[i] for i in wrt),
                     lambda: self.compiler.vjp(self.graph, wrt),
                     self.compiler,
