@@ -192,6 +192,8 @@ _TABLE: tuple[OpSpec, ...] = (
     # selection and conversion: emitted by every backend itself
     OpSpec("where", 3, None, "where", "tl.where({0}, {1}, {2})", accepts=ANY, torch="where", domain=((0.0, 1.0), WIDE, WIDE)),
     OpSpec("cast", 1, "a", None, None, result="cast", accepts=ANY, domain=(WIDE,)),
+    # its operand, to differentiation a constant
+    OpSpec("stop_gradient", 1, None, None, None, expansion="a", accepts=ANY, domain=(WIDE,)),
 )
 
 OPS: dict[str, OpSpec] = {spec.name: spec for spec in _TABLE}
