@@ -374,7 +374,7 @@ class Body:
         texts = [self.operand(a) for a in args]
         dims = [layout(self._axes_of(a), self.frame) for a in args]
         result = layout(s.axes, self.frame)
-        if not result and len(s.over) == 1 and dims[0] == dims[1]:
+        if not result and len(dims[0]) == 1 and dims[0] == dims[1]:
             return f"np.dot({texts[0]}, {texts[1]})"
         letters = {a: chr(ord("a") + i) for i, a in enumerate(self.frame)}
         if all(len(a) == 1 for a in self.frame):
