@@ -23,12 +23,11 @@ Lanes beyond an axis' extent do not exist: loads do not touch them, reduces leav
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from tgc.errors import Line
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim
-
 
 INT32_ELEMENTS = 2**31 - 2**20
 """Offsets into a buffer of at most so many elements are computed in 32 bits, where a `Guard` of the plan says so.
@@ -106,7 +105,7 @@ class Gathered:
 
 
 # A plain str is the axis of that name.
-Term: TypeAlias = Union[str, Program, Quotient, Remainder, Gathered]
+Term: TypeAlias = str | Program | Quotient | Remainder | Gathered
 
 
 @dataclass(frozen=True)
@@ -121,11 +120,11 @@ class Index:
 class Const:
     """A constant operand; `value` may be a `Size`."""
 
-    value: Union[bool, int, float, Dim]
+    value: bool | int | float | Dim
     dtype: DType
 
 
-Operand: TypeAlias = Union[str, Const]
+Operand: TypeAlias = str | Const
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ class Loop:
     folds: tuple[Reduce, ...] = ()
 
 
-Statement: TypeAlias = Union[Load, Iota, Op, Reduce, Store, Loop]
+Statement: TypeAlias = Load | Iota | Op | Reduce | Store | Loop
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ class Matmul:
     dtype: DType
 
 
-Step: TypeAlias = Union[Launch, Matmul]
+Step: TypeAlias = Launch | Matmul
 
 
 @dataclass(frozen=True)

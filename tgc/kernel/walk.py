@@ -1,0 +1,81 @@
+"""Walking kernels: every statement with the loops around it, and what an index is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tgc.ir.sizes import Dim, cdiv, product
+from tgc.kernel.ir import (
+    Gathered,
+    Index,
+    Kernel,
+    Load,
+    Loop,
+    Program,
+    Quotient,
+    Remainder,
+    Statement,
+    Store,
+    Term,
+)
+
+
+def statements(
+    body: tuple[Statement, ...], loops: tuple[str, ...] = ()
+) -> Iterator[tuple[Statement, tuple[str, ...]]]:
+    """Each statement with the axes of the loops around it; a loop comes before its body, its folds are its own."""
+    for s in body:
+        yield s, loops
+        if isinstance(s, Loop):
+            yield from statements(s.body, (*loops, s.axis))
+
+
+def terms(index: Index) -> Iterator[Term]:
+    """The terms of an index, those inside quotients and remainders included."""
+    for term, _ in index.terms:
+        yield term
+        if isinstance(term, Quotient | Remainder):
+            yield from terms(term.index)
+
+
+def index_axes(index: Index) -> set[str]:
+    """The axes an index mentions by themselves."""
+    return {t for t in terms(index) if isinstance(t, str)}
+
+
+def index_programs(index: Index) -> set[str]:
+    """The axes whose program number an index mentions."""
+    return {t.axis for t in terms(index) if isinstance(t, Program)}
+
+
+def gathered(index: Index) -> list[str]:
+    """The values an index mentions."""
+    return [t.value for t in terms(index) if isinstance(t, Gathered)]
+
+
+def outer_axes(kernel: Kernel) -> tuple[str, ...]:
+    """The axes programs lie along."""
+    return tuple(a.name for a in kernel.axes if a.kind == "grid" or a.split is not None)
+
+
+def executions(kernel: Kernel, axes: tuple[str, ...], loops: tuple[str, ...]) -> Dim:
+    """How many elements a statement over `axes` handles in all, in the loops `loops`.
+
+    Along an axis it lacks, it is repeated: by each program, and by each turn of a loop around it.
+    """
+    total = product([kernel.axis(a).extent for a in axes])
+    for axis in kernel.axes:
+        if axis.name in axes:
+            continue
+        if axis.kind == "grid" or axis.split is not None:
+            total = total * axis.programs
+        if axis.name in loops:
+            total = total * cdiv(axis.extent if axis.split is None else axis.split, axis.block or 1)
+    return total
+
+
+def accesses(kernel: Kernel) -> Iterator[tuple[Load | Store, tuple[str, ...]]]:
+    """Every load and store with the loops around it."""
+    for s, loops in statements(kernel.body):
+        if isinstance(s, Load | Store):
+            yield s, loops
