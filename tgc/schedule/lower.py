@@ -90,12 +90,14 @@ class Flat:
     """An untiled kernel: statements over whole axes.
 
     `partials`: folds over the split axis, each with its store, whose index lacks the program's number.
+    `inline`: the folds computed in place.
     """
 
     axes: dict[str, Dim]
     body: list[Statement]
     stores: list[Store]
     partials: list[tuple[Reduce, Store]] = field(default_factory=list)
+    inline: list[Node] = field(default_factory=list)
 
 
 @dataclass
@@ -142,6 +144,7 @@ class Lowering:
                 buffer = self.placed[root.node].buffer
                 flat.stores.append(Store(buffer.name, _flat_index(buffer, index), value, ()))
         self._check()
+        flat.inline = [f.node for f in self.folds]
         return flat
 
     def _axis_names(self, rank: int) -> tuple[str, ...]:

@@ -73,11 +73,20 @@ class Partition:
         while done < len(self.roots):
             root = self.roots[done]
             try:
-                self.lower((root,), space_of(root))
+                self._try_tiling(self.lower((root,), space_of(root)))
                 done += 1
             except Cut as cut:
                 self._cut(cut.node)
                 done = 0  # what was lowered may now load what has just been placed
+
+    def _try_tiling(self, flat: Flat) -> None:
+        """Cut a fold out of a kernel that cannot be tiled with it inside."""
+        try:
+            tile(order_axes(merge_axes(flat), self.facts), self.facts, self.target)
+        except Conflict:
+            if not flat.inline:
+                raise
+            raise Cut(flat.inline[-1]) from None
 
     def lower(self, roots: tuple[Root, ...], space: tuple[Dim, ...]) -> Flat:
         """Lower roots together, with everything placed so far in memory."""
