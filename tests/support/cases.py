@@ -21,13 +21,18 @@ def _rows(g: Builder, v: Node, like: Node) -> Node:
 def silu() -> Graph:
     g = Builder()
     x = g.input("x", d.float32, (N, M))
-    return g.graph("silu", (x,), (g.map("div", x, g.map("add", g.like(x, 1), g.map("exp", g.map("neg", x)))),))
+    return g.graph(
+        "silu", (x,), (g.map("div", x, g.map("add", g.like(x, 1), g.map("exp", g.map("neg", x)))),)
+    )
 
 
 def affine() -> Graph:
     """A row vector and a column vector broadcast over a matrix."""
     g = Builder()
-    x, s, b = (g.input(*a) for a in (("x", d.float32, (N, M)), ("s", d.float32, (N,)), ("b", d.float32, (M,))))
+    x, s, b = (
+        g.input(*a)
+        for a in (("x", d.float32, (N, M)), ("s", d.float32, (N,)), ("b", d.float32, (M,)))
+    )
     y = g.map("add", g.map("mul", x, _rows(g, s, x)), g.broadcast(b, shape=(N, M), dims=(1,)))
     return g.graph("affine", (x, s, b), (y,))
 
@@ -55,14 +60,20 @@ def softmax_vector() -> Graph:
     x = g.input("x", d.float32, (N,))
     everywhere = lambda v: g.broadcast(v, shape=(N,), dims=())  # noqa: E731
     e = g.map("exp", g.map("sub", x, everywhere(g.fold("max", x, axes=(0,)))))
-    return g.graph("softmax_vector", (x,), (g.map("div", e, everywhere(g.fold("sum", e, axes=(0,)))),))
+    return g.graph(
+        "softmax_vector", (x,), (g.map("div", e, everywhere(g.fold("sum", e, axes=(0,)))),)
+    )
 
 
 def total_and_map() -> Graph:
     g = Builder()
     x = g.input("x", d.float32, (N, M))
     y = g.map("mul", x, x)
-    return g.graph("total_and_map", (x,), (y, g.map("mul", g.fold("sum", y, axes=(0, 1)), g.const(0.5, d.float32))))
+    return g.graph(
+        "total_and_map",
+        (x,),
+        (y, g.map("mul", g.fold("sum", y, axes=(0, 1)), g.const(0.5, d.float32))),
+    )
 
 
 def column_sums() -> Graph:
@@ -76,7 +87,9 @@ def batch_norm() -> Graph:
     g = Builder()
     x = g.input("x", d.float32, (N, M))
     mean = g.map("div", g.fold("sum", x, axes=(0,)), g.cast(g.const(N, d.int64, (M,)), d.float32))
-    return g.graph("batch_norm", (x,), (g.map("sub", x, g.broadcast(mean, shape=(N, M), dims=(1,))),))
+    return g.graph(
+        "batch_norm", (x,), (g.map("sub", x, g.broadcast(mean, shape=(N, M), dims=(1,))),)
+    )
 
 
 def layer_norm_backward() -> Graph:
@@ -105,7 +118,11 @@ def cross_entropy() -> Graph:
     g = Builder()
     x, t = g.input("x", d.float32, (N, M)), g.input("t", d.int64, (N,))
     m = g.fold("max", x, axes=(1,))
-    lse = g.map("add", g.map("log", g.fold("sum", g.map("exp", g.map("sub", x, _rows(g, m, x))), axes=(1,))), m)
+    lse = g.map(
+        "add",
+        g.map("log", g.fold("sum", g.map("exp", g.map("sub", x, _rows(g, m, x))), axes=(1,))),
+        m,
+    )
     picked = g.reshape(g.take(x, g.reshape(t, shape=(N, 1)), axis=1), shape=(N,))
     return g.graph("cross_entropy", (x, t), (g.fold("sum", g.map("sub", lse, picked), axes=(0,)),))
 
@@ -113,17 +130,29 @@ def cross_entropy() -> Graph:
 def regression() -> Graph:
     """A matrix times a vector, a loss and its gradient: x is read once."""
     g = Builder()
-    x, w, y = (g.input(*a) for a in (("x", d.float32, (N, M)), ("w", d.float32, (M,)), ("y", d.float32, (N,))))
-    r = g.map("sub", g.fold("sum", g.map("mul", x, g.broadcast(w, shape=(N, M), dims=(1,))), axes=(1,)), y)
+    x, w, y = (
+        g.input(*a)
+        for a in (("x", d.float32, (N, M)), ("w", d.float32, (M,)), ("y", d.float32, (N,)))
+    )
+    r = g.map(
+        "sub", g.fold("sum", g.map("mul", x, g.broadcast(w, shape=(N, M), dims=(1,))), axes=(1,)), y
+    )
     loss = g.fold("sum", g.map("mul", r, r), axes=(0,))
-    return g.graph("regression", (x, w, y), (loss, g.fold("sum", g.map("mul", _rows(g, r, x), x), axes=(0,))))
+    return g.graph(
+        "regression", (x, w, y), (loss, g.fold("sum", g.map("mul", _rows(g, r, x), x), axes=(0,)))
+    )
 
 
 def linear_tanh() -> Graph:
     g = Builder()
-    x, w, b = (g.input(*a) for a in (("x", d.float32, (N, M)), ("w", d.float32, (K, M)), ("b", d.float32, (K,))))
+    x, w, b = (
+        g.input(*a)
+        for a in (("x", d.float32, (N, M)), ("w", d.float32, (K, M)), ("b", d.float32, (K,)))
+    )
     cube = (N, K, M)
-    times = g.map("mul", g.broadcast(x, shape=cube, dims=(0, 2)), g.broadcast(w, shape=cube, dims=(1, 2)))
+    times = g.map(
+        "mul", g.broadcast(x, shape=cube, dims=(0, 2)), g.broadcast(w, shape=cube, dims=(1, 2))
+    )
     z = g.map("add", g.fold("sum", times, axes=(2,)), g.broadcast(b, shape=(N, K), dims=(1,)))
     return g.graph("linear_tanh", (x, w, b), (g.map("tanh", z),))
 
@@ -161,7 +190,9 @@ def outer_fold() -> Graph:
     g = Builder()
     x = g.input("x", d.float32, (N, M, K))
     s = g.broadcast(g.fold("max", x, axes=(0, 2)), shape=x.shape, dims=(1,))
-    return g.graph("outer_fold", (x,), (g.map("sub", x, s), g.fold("sum", g.map("sub", x, s), axes=(0, 1, 2))))
+    return g.graph(
+        "outer_fold", (x,), (g.map("sub", x, s), g.fold("sum", g.map("sub", x, s), axes=(0, 1, 2)))
+    )
 
 
 CASES: tuple[Callable[[], Graph], ...] = (

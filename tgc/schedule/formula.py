@@ -60,7 +60,8 @@ class _Writer:
         if node.op in INFIX:
             symbol, rank = INFIX[node.op]
             left, right = (
-                self.text(a, depth - 1, rank + k * (node.op in ("sub", "mul", "div"))) for k, a in enumerate(node.args)
+                self.text(a, depth - 1, rank + k * (node.op in ("sub", "mul", "div")))
+                for k, a in enumerate(node.args)
             )
             body = f"{left} {symbol} {right}"
             return f"({body})" if rank < level else body

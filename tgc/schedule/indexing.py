@@ -149,7 +149,12 @@ def quotient(index: Index, divisor: Dim, extents: Extents) -> Index:
         return whole
     if not rest.terms and isinstance(rest.offset, int) and isinstance(divisor, int):
         return shift(whole, rest.offset // divisor)
-    if len(rest.terms) == 1 and rest.offset == 0 and isinstance(rest.terms[0][0], Quotient) and rest.terms[0][1] == 1:
+    if (
+        len(rest.terms) == 1
+        and rest.offset == 0
+        and isinstance(rest.terms[0][0], Quotient)
+        and rest.terms[0][1] == 1
+    ):
         inner = rest.terms[0][0]
         return add(whole, quotient(inner.index, inner.divisor * divisor, extents))
     return add(whole, Index(((Quotient(rest, divisor), 1),)))
@@ -182,7 +187,9 @@ def pull(
 ) -> tuple[tuple[Index, ...], tuple[Condition, ...]]:
     """Where the operand (of `shape`) is read for the result at `index`, and when it is read at all."""
     if isinstance(movement, Broadcast):
-        return tuple(ZERO if d == 1 else index[k] for d, k in zip(shape, movement.dims, strict=True)), ()
+        return tuple(
+            ZERO if d == 1 else index[k] for d, k in zip(shape, movement.dims, strict=True)
+        ), ()
     if isinstance(movement, Permute):
         place = {source: k for k, source in enumerate(movement.order)}
         return tuple(index[place[i]] for i in range(len(shape))), ()
@@ -206,7 +213,9 @@ def _pull_pad(
 ) -> tuple[tuple[Index, ...], tuple[Condition, ...]]:
     out: list[Index] = []
     conditions: list[Condition] = []
-    for i, extent, before, interior in zip(index, shape, movement.before, movement.interior, strict=True):
+    for i, extent, before, interior in zip(
+        index, shape, movement.before, movement.interior, strict=True
+    ):
         moved, step = shift(i, -1 * before), interior + 1
         span = extent + (extent - 1) * interior if interior else extent
         if step > 1 or not within(moved, span, extents):

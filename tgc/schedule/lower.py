@@ -173,11 +173,11 @@ class Lowering:
         operand = node.args[0]
         index = self.place(operand.shape, space)
         value = self.value(operand, index, None)
-        over = tuple(
-            t for a in node.axes for t, _ in index[a].terms if isinstance(t, str)
-        )
+        over = tuple(t for a in node.axes for t, _ in index[a].terms if isinstance(t, str))
         axes = tuple(a for a in self.axes if a not in over and a in self._operand_axes(value))
-        fold = Reduce(self._name(node, "partial"), node.monoid, value, over, node.dtype, axes, node.line)
+        fold = Reduce(
+            self._name(node, "partial"), node.monoid, value, over, node.dtype, axes, node.line
+        )
         buffer, where = self.staged[node].buffer, ix.ZERO
         kept = (i for k, i in enumerate(index) if k not in node.axes)
         for i, stride in zip(kept, buffer.strides[1:], strict=True):
@@ -206,7 +206,9 @@ class Lowering:
             self._memo[key] = self._compute(node, index, mask, own)
         return self._memo[key]
 
-    def _compute(self, node: Node, index: tuple[Index, ...], mask: str | None, own: bool) -> Operand:
+    def _compute(
+        self, node: Node, index: tuple[Index, ...], mask: str | None, own: bool
+    ) -> Operand:
         if node in self._own and not own and not (index == self._own[node] and mask is None):
             raise Conflict
         if node in self.placed and node not in self._own:
@@ -228,7 +230,8 @@ class Lowering:
             inner = (*index[: node.axis], at, *index[node.axis + 1 :])
             return self.value(node.args[0], inner, mask)
         raise UnsupportedOpError(
-            f"{type(node).__name__.lower()} is not compiled yet", line=node.line,
+            f"{type(node).__name__.lower()} is not compiled yet",
+            line=node.line,
             hint="gather with one index per row, or move this step out of the compiled function",
         )
 
@@ -264,7 +267,9 @@ class Lowering:
 
     def _finish(self, node: Node, placed: Placed, index: tuple[Index, ...]) -> Operand:
         """The fold of a fold's partial results, which lie along a leading dimension of the buffer."""
-        assert isinstance(node, Fold) and isinstance(node.monoid, str) and placed.partials is not None
+        assert (
+            isinstance(node, Fold) and isinstance(node.monoid, str) and placed.partials is not None
+        )
         kept = self._plain_axes(node, index)
         name = self._new_axis("p", placed.partials, kept)
         flat = _flat_index(placed.buffer, (ix.axis(name), *index))
@@ -273,7 +278,9 @@ class Lowering:
         self._emit(Load(load, placed.buffer.name, flat, node.dtype, axes), load)
         return self._reduce(node, load, kept, frozenset({name}))
 
-    def _op(self, op: str, args: tuple[Operand, ...], dtype: DType, node: Node | None = None) -> Operand:
+    def _op(
+        self, op: str, args: tuple[Operand, ...], dtype: DType, node: Node | None = None
+    ) -> Operand:
         key = ("op", op, args, dtype)
         if key not in self._memo:
             name = self._name(node, op) if node is not None else self._fresh(op)
@@ -302,7 +309,9 @@ class Lowering:
             at = self._iota(c.index, dtypes.int64)
             tests = [("ge", at, c.low), ("lt", at, c.high)]
             if c.step > 1:
-                off = self._iota(ix.remainder(ix.shift(c.index, -1 * c.low), c.step, self.axes), dtypes.int64)
+                off = self._iota(
+                    ix.remainder(ix.shift(c.index, -1 * c.low), c.step, self.axes), dtypes.int64
+                )
                 tests.append(("eq", off, 0))
             for op, left, bound in tests:
                 if op == "ge" and bound == 0:
@@ -343,13 +352,16 @@ class Lowering:
         last = max((k for k, d in enumerate(node.args[0].shape) if d != 1), default=-1)
         return last in node.axes or self.facts.at_most(extent, self.target.row // 16)
 
-    def _reduce(self, node: Fold, value: Operand, kept: frozenset[str], reduced: frozenset[str]) -> Operand:
+    def _reduce(
+        self, node: Fold, value: Operand, kept: frozenset[str], reduced: frozenset[str]
+    ) -> Operand:
         assert isinstance(node.monoid, str)
         self.folds.append(InlineFold(node, kept, reduced))
         name = self._name(node, node.monoid)
         axes = self._ordered(self._operand_axes(value) - reduced)
         self._emit(
-            Reduce(name, node.monoid, value, self._ordered(reduced), node.dtype, axes, node.line), name
+            Reduce(name, node.monoid, value, self._ordered(reduced), node.dtype, axes, node.line),
+            name,
         )
         return name
 
@@ -359,7 +371,12 @@ class Lowering:
         for i in index:
             if i == ix.ZERO:
                 continue
-            if len(i.terms) != 1 or i.offset != 0 or i.terms[0][1] != 1 or not isinstance(i.terms[0][0], str):
+            if (
+                len(i.terms) != 1
+                or i.offset != 0
+                or i.terms[0][1] != 1
+                or not isinstance(i.terms[0][0], str)
+            ):
                 raise Cut(node)
             found.append(i.terms[0][0])
         return frozenset(found)
@@ -422,4 +439,3 @@ def _flat_index(buffer: Buffer, index: tuple[Index, ...]) -> Index:
     for i, stride in zip(index, buffer.strides, strict=True):
         total = ix.add(total, ix.scale(i, stride))
     return total
-

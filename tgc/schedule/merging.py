@@ -46,7 +46,9 @@ def _mergeable(flat: Flat, outer: str, inner: str) -> bool:
         if not _gapless(index, outer, inner, extent):
             return False
     for statement in (*flat.body, *(r for r, _ in flat.partials)):
-        if isinstance(statement, Load | Iota | Op | Reduce) and (outer in statement.axes) != (inner in statement.axes):
+        if isinstance(statement, Load | Iota | Op | Reduce) and (outer in statement.axes) != (
+            inner in statement.axes
+        ):
             return False
         if isinstance(statement, Reduce) and (outer in statement.over) != (inner in statement.over):
             return False
@@ -72,7 +74,9 @@ def _gapless(index: Index, outer: str, inner: str, extent: Dim) -> bool:
 
 def _mentions(index: Index, axes: tuple[str, ...]) -> bool:
     return any(
-        term in axes if isinstance(term, str) else isinstance(term, Quotient | Remainder) and _mentions(term.index, axes)
+        term in axes
+        if isinstance(term, str)
+        else isinstance(term, Quotient | Remainder) and _mentions(term.index, axes)
         for term, _ in index.terms
     )
 
@@ -94,13 +98,18 @@ def _merged(flat: Flat, outer: str, inner: str) -> Flat:
         assert isinstance(s, Reduce)
         return replace(s, over=names(s.over), axes=names(s.axes))
 
-    axes = {a: (e * flat.axes[inner] if a == outer else e) for a, e in flat.axes.items() if a != inner}
+    axes = {
+        a: (e * flat.axes[inner] if a == outer else e) for a, e in flat.axes.items() if a != inner
+    }
     return Flat(
         axes,
         [statement(s) for s in flat.body],
         [replace(s, index=index(s.index)) for s in flat.stores],
         [
-            (replace(r, over=names(r.over), axes=names(r.axes)), replace(s, index=index(s.index), axes=names(s.axes)))
+            (
+                replace(r, over=names(r.over), axes=names(r.axes)),
+                replace(s, index=index(s.index), axes=names(s.axes)),
+            )
             for r, s in flat.partials
         ],
     )

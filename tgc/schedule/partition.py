@@ -91,9 +91,7 @@ class Partition:
     def lower(self, roots: tuple[Root, ...], space: tuple[Dim, ...]) -> Flat:
         """Lower roots together, with everything placed so far in memory."""
         stages = {r.node for r in roots if r.partial}
-        walk = Lowering(
-            self.placed, self.staged, self.facts, self.target, self.graph.builder.names
-        )
+        walk = Lowering(self.placed, self.staged, self.facts, self.target, self.graph.builder.names)
         flat = walk.flat(roots, space)
         if any(self.staged[node].buffer.name in loaded_buffers(flat.body) for node in stages):
             raise Conflict
@@ -108,7 +106,9 @@ class Partition:
             self._place_value(node, "product", "scratch", root=False)
             return
         if not isinstance(node, Fold) or (node in self.staged and node in self.placed):
-            raise UnsupportedOpError("this value cannot be computed by any kernel yet", line=node.line)
+            raise UnsupportedOpError(
+                "this value cannot be computed by any kernel yet", line=node.line
+            )
         if node in self.staged or (node not in self.placed and self._is_direct(node)):
             self._place_value(node, _stem(node), "scratch")
             return
@@ -172,7 +172,9 @@ class Partition:
 
     def groups(self) -> list[Group]:
         """The kernels and library steps, in an order in which they can run."""
-        units = [self._unit(root) for root in self.roots] + [self._library(node) for node in self.contractions]
+        units = [self._unit(root) for root in self.roots] + [
+            self._library(node) for node in self.contractions
+        ]
         groups: list[Group] = []
         for unit in _in_order(units):
             home = next((g for g in reversed(groups) if self._joins(unit, g, groups)), None)

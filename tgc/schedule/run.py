@@ -93,7 +93,9 @@ def schedule(
     )
 
 
-def _input_buffer(leaf: Leaf, strided: Collection[str], scalars: Collection[str], facts: Facts) -> Buffer:
+def _input_buffer(
+    leaf: Leaf, strided: Collection[str], scalars: Collection[str], facts: Facts
+) -> Buffer:
     assert isinstance(leaf.source, n.Input)
     name, strides = leaf.source.name, ix.row_major(leaf.shape)
     if name in strided:
@@ -136,12 +138,16 @@ def _kernel(group: Group, name: str, partition: Partition) -> Kernel:
         facts.bound(axis.programs, target.programs)
         node = nodes[store.buffer]
         staged = partition.staged[node].buffer
-        buffer = Buffer(staged.name, node.dtype, (axis.programs, *node.shape), staged.strides, "partial")
+        buffer = Buffer(
+            staged.name, node.dtype, (axis.programs, *node.shape), staged.strides, "partial"
+        )
         partition.staged[node] = Placed(buffer, axis.programs)
         where = ix.scale(ix.program(axis.name), buffer.strides[0])
         body.append(replace(store, index=ix.add(store.index, where)))
     used = loaded_buffers(body) | _stored(body)
-    memory = {p.buffer.name: p.buffer for w in (partition.placed, partition.staged) for p in w.values()}
+    memory = {
+        p.buffer.name: p.buffer for w in (partition.placed, partition.staged) for p in w.values()
+    }
     kernel = Kernel(
         name,
         tiled.axes,

@@ -39,7 +39,9 @@ class Saved:
             return f"{self.name}: an input, alive anyway; one read"
         if self.kind == "output":
             return f"{self.name}: an output, written anyway; one read"
-        what = "a fold's result" if isinstance(self.node, Fold) else "cheaper kept than computed again"
+        what = (
+            "a fold's result" if isinstance(self.node, Fold) else "cheaper kept than computed again"
+        )
         return f"{self.name}: {what}; one write and one read"
 
 
@@ -74,16 +76,29 @@ def split(joint: Graph, n_outputs: int, n_primals: int, hints: Mapping[str, int]
     kept |= _for_sizes(gradients, kept, cotangents, primals, hints)
     inputs = [p for p in primals if p in kept]
     outputs = [o for o in dict.fromkeys(primal_outputs) if o in kept and o not in primals]
-    values = sorted((k for k in kept if k not in primals and k not in primal_outputs), key=lambda k: k.id)
+    values = sorted(
+        (k for k in kept if k not in primals and k not in primal_outputs), key=lambda k: k.id
+    )
     builder = joint.builder
     names = _unique_names([*outputs, *values], joint)
-    given: dict[Node, Node] = {node: builder.input(names[node], node.dtype, node.shape) for node in (*outputs, *values)}
+    given: dict[Node, Node] = {
+        node: builder.input(names[node], node.dtype, node.shape) for node in (*outputs, *values)
+    }
     forward = builder.graph(joint.name, primals, (*primal_outputs, *values))
-    backward_inputs = (*inputs, *(given[o] for o in outputs), *(given[v] for v in values), *cotangents)
+    backward_inputs = (
+        *inputs,
+        *(given[o] for o in outputs),
+        *(given[v] for v in values),
+        *cotangents,
+    )
     new = rebuild(gradients, joint, lambda _: None, given)
     backward = builder.graph(f"{joint.name}_backward", tuple(backward_inputs), new)  # type: ignore[arg-type]
     saved = (
-        *(Saved(p, p.source.name, "input", _bytes(p)) for p in inputs if isinstance(p.source, n.Input)),
+        *(
+            Saved(p, p.source.name, "input", _bytes(p))
+            for p in inputs
+            if isinstance(p.source, n.Input)
+        ),
         *(Saved(o, names[o], "output", _bytes(o)) for o in outputs),
         *(Saved(v, names[v], "value", _bytes(v)) for v in values),
     )
@@ -97,7 +112,10 @@ def split(joint: Graph, n_outputs: int, n_primals: int, hints: Mapping[str, int]
 
 
 def _for_sizes(
-    gradients: tuple[Node, ...], kept: set[Node], cotangents: tuple[Leaf, ...], primals: tuple[Leaf, ...],
+    gradients: tuple[Node, ...],
+    kept: set[Node],
+    cotangents: tuple[Leaf, ...],
+    primals: tuple[Leaf, ...],
     hints: Mapping[str, int],
 ) -> set[Node]:
     """Primals kept for their shape alone: sizes that no other input of the backward has as a dimension."""
@@ -151,7 +169,11 @@ def _is_free(node: Node) -> bool:
 
 
 def _cheapest(
-    gradients: tuple[Node, ...], pure: set[Node], primals: set[Node], outputs: set[Node], hints: Mapping[str, int]
+    gradients: tuple[Node, ...],
+    pure: set[Node],
+    primals: set[Node],
+    outputs: set[Node],
+    hints: Mapping[str, int],
 ) -> set[Node]:
     """The values to keep: a minimum cut between what must be given and what the backward uses.
 
@@ -171,14 +193,18 @@ def _cheapest(
         for argument in node.args:
             if argument in vertex and not _is_free(argument) and not _is_dear(node):
                 network.edge(vertex[argument] + 1, vertex[node], INFINITE)
-    wanted = {a for node in reachable(gradients) if node not in pure for a in node.args if a in pure}
+    wanted = {
+        a for node in reachable(gradients) if node not in pure for a in node.args if a in pure
+    }
     wanted |= {node for node in gradients if node in pure}
     for node in sorted(wanted, key=lambda x: x.id):
         if not _is_free(node):
             network.edge(vertex[node] + 1, sink, INFINITE)
     near = network.cut(source, sink)
     return {
-        node for node in ordered if not _is_free(node) and vertex[node] in near and vertex[node] + 1 not in near
+        node
+        for node in ordered
+        if not _is_free(node) and vertex[node] in near and vertex[node] + 1 not in near
     }
 
 

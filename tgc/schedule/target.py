@@ -29,7 +29,9 @@ class Target:
     programs: int
 
 
-NUMPY = Target("numpy", "numpy", flat=1 << 16, tile=1 << 16, row=1 << 20, whole=1 << 16, programs=64)
+NUMPY = Target(
+    "numpy", "numpy", flat=1 << 16, tile=1 << 16, row=1 << 20, whole=1 << 16, programs=64
+)
 
 
 def triton(architecture: str) -> Target:

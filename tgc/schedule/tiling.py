@@ -155,7 +155,9 @@ def _place_axes(
     return chosen, looped
 
 
-def _outer_axis(name: str, extent: Dim, share: int, budget: int, facts: Facts) -> tuple[Axis, int, int]:
+def _outer_axis(
+    name: str, extent: Dim, share: int, budget: int, facts: Facts
+) -> tuple[Axis, int, int]:
     if share >= 64 and facts.at_most(extent, share):
         width = facts.bucket(extent, (*(b for b in BUCKETS if b < share), share))
         return Axis(name, extent, "lane"), max(1, share // width), max(1, budget // width)
@@ -172,7 +174,10 @@ def _uses(statement: Statement) -> tuple[str, ...]:
     if isinstance(statement, Reduce):
         return (statement.value,) if isinstance(statement.value, str) else ()
     if isinstance(statement, Store):
-        return (*((statement.value,) if isinstance(statement.value, str) else ()), *_index_values(statement.index))
+        return (
+            *((statement.value,) if isinstance(statement.value, str) else ()),
+            *_index_values(statement.index),
+        )
     if isinstance(statement, Load):
         return (*((statement.mask,) if statement.mask else ()), *_index_values(statement.index))
     if isinstance(statement, Iota):
@@ -201,13 +206,17 @@ def _with_axes(flat: Flat, body: list[Statement]) -> list[Store]:
     return out
 
 
-def _flatten_partials(body: list[Statement], folds: list[Reduce], split: str | None) -> list[Statement]:
+def _flatten_partials(
+    body: list[Statement], folds: list[Reduce], split: str | None
+) -> list[Statement]:
     """A partial fold over several axes reduces the inner ones in each tile first; `folds` keep the split axis."""
     for k, fold in enumerate(folds):
         rest = tuple(a for a in fold.over if a != split)
         if rest:
             name = f"{fold.name}_tile"
-            axes = tuple(a for a in (*fold.axes, split) if a is not None and _has(body, fold.value, a))
+            axes = tuple(
+                a for a in (*fold.axes, split) if a is not None and _has(body, fold.value, a)
+            )
             body.append(Reduce(name, fold.monoid, fold.value, rest, fold.dtype, axes, fold.line))
             folds[k] = replace(fold, value=name, over=(split,) if split else ())
     return body
@@ -216,7 +225,9 @@ def _flatten_partials(body: list[Statement], folds: list[Reduce], split: str | N
 def _has(body: list[Statement], value: Operand, axis: str) -> bool:
     if isinstance(value, Const):
         return False
-    return any(axis in s.axes for s in body if isinstance(s, Load | Iota | Op | Reduce) and s.name == value)
+    return any(
+        axis in s.axes for s in body if isinstance(s, Load | Iota | Op | Reduce) and s.name == value
+    )
 
 
 def _stores_early(body: list[Statement], stores: list[Store]) -> list[Statement]:
@@ -269,7 +280,9 @@ def _stage_loops(statements: list[Statement], axis: str) -> list[Statement]:
 
 
 def _free(name: str, taken: Collection[str], emitted: Collection[str]) -> str:
-    return next(c for k in itertools.count(2) if (c := f"{name}_{k}") not in taken and c not in emitted)
+    return next(
+        c for k in itertools.count(2) if (c := f"{name}_{k}") not in taken and c not in emitted
+    )
 
 
 def renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
@@ -291,11 +304,15 @@ def renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
 
     if isinstance(statement, Load):
         mask = statement.mask and value(statement.mask)
-        return replace(statement, name=value(statement.name), index=index(statement.index), mask=mask)
+        return replace(
+            statement, name=value(statement.name), index=index(statement.index), mask=mask
+        )
     if isinstance(statement, Iota):
         return replace(statement, name=value(statement.name), index=index(statement.index))
     if isinstance(statement, Op):
-        return replace(statement, name=value(statement.name), args=tuple(operand(a) for a in statement.args))
+        return replace(
+            statement, name=value(statement.name), args=tuple(operand(a) for a in statement.args)
+        )
     if isinstance(statement, Reduce):
         return replace(statement, name=value(statement.name), value=operand(statement.value))
     if isinstance(statement, Store):
@@ -319,7 +336,11 @@ def _closure(
     while stack:
         name = stack.pop()
         statement = by_name[name]
-        if name in needed or not _in_loop(statement, axis) or (isinstance(statement, Reduce) and axis in statement.over):
+        if (
+            name in needed
+            or not _in_loop(statement, axis)
+            or (isinstance(statement, Reduce) and axis in statement.over)
+        ):
             continue
         needed.add(name)
         stack += _uses(statement)
@@ -335,7 +356,13 @@ def _wrap_split(body: list[Statement], folds: list[Reduce], split: str) -> list[
         moves = any(v in varying for v in _uses(s)) or _along(s, split)
         if moves:
             inside.append(s)
-            varying |= {r.name for r in s.folds} if isinstance(s, Loop) else set() if isinstance(s, Store) else {s.name}
+            varying |= (
+                {r.name for r in s.folds}
+                if isinstance(s, Loop)
+                else set()
+                if isinstance(s, Store)
+                else {s.name}
+            )
         else:
             before.append(s)
     return [*before, Loop(split, tuple(inside), tuple(folds))]

@@ -27,8 +27,14 @@ def run(plan: Plan, inputs: list[np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("target", [TINY, NUMPY, triton("sm_90")], ids=lambda t: t.name)
-@pytest.mark.parametrize(("case", "sizes"), list(itertools.product(cases.CASES, SIZES)), ids=lambda v: getattr(v, "__name__", None))
-def test_plan_equals_graph(case, sizes: tuple[int, int, int], target: Target, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("case", "sizes"),
+    list(itertools.product(cases.CASES, SIZES)),
+    ids=lambda v: getattr(v, "__name__", None),
+)
+def test_plan_equals_graph(
+    case, sizes: tuple[int, int, int], target: Target, rng: np.random.Generator
+) -> None:
     graph: Graph = case()
     hints = dict(zip(("n", "m", "k"), sizes, strict=True))
     inputs = cases.arrays(graph, hints, rng)
