@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -219,8 +220,6 @@ def test_fma_rounds_once(dtype: torch.dtype, rng: np.random.Generator) -> None:
     with interpreting():
         kernels.fused_multiply_add[(1,)](x, y, z, fused, 64, BLOCK=64)
         kernels.multiply_add[(1,)](x, y, z, apart, 64, BLOCK=64)
-    from fractions import Fraction
-
     exact = [
         float(Fraction(a) * Fraction(b) + Fraction(c))
         for a, b, c in zip(x.tolist(), y.tolist(), z.tolist())
@@ -231,26 +230,15 @@ def test_fma_rounds_once(dtype: torch.dtype, rng: np.random.Generator) -> None:
 
 
 def test_fma_is_not_rounded_twice() -> None:
-    """x y + z just above a tie of fp32, by less than fp64 can see: rounding to fp64 first would hit the tie."""
-    one = np.array([1.0], np.float32)
-    tie = np.array([1 + 2.0**-23], np.float32)
-    tiny = np.array([2.0**-60], np.float32)
-    result = libdevice_on_cpu.fused_multiply_add(tie, one + np.float32(2.0**-23), tiny)
-    exact = (1 + 2.0**-23) ** 2  # 1 + 2^-22 + 2^-46, exact in fp64
-    assert result.dtype == np.float32 and result[0] == np.float32(exact)
-    half = np.array([2.0**-24], np.float32)
-    assert libdevice_on_cpu.fused_multiply_add(half, one, one)[0] == np.float32(
-        1.0
-    )  # a tie, to even
-    above = libdevice_on_cpu.fused_multiply_add(
-        np.array([2.0**-30], np.float32), tiny, one + 0 * half
+    """A sum below a tie of fp32 by less than fp64 can see: rounded to fp64 first, it would hit the tie."""
+    step = 2.0**-23
+    x, y, z = (np.array([v], np.float32) for v in (1 + step, 2.0**-24 * (1 - step), 1 + step))
+    # x y = 2^-24 - 2^-70, so x y + z lies just below the middle of 1 + step and 1 + 2 step.
+    assert libdevice_on_cpu.fused_multiply_add(x, y, z)[0] == np.float32(1 + step)
+    by_fp64 = (x.astype(np.float64) * y.astype(np.float64) + z.astype(np.float64)).astype(
+        np.float32
     )
-    assert above[0] == np.float32(1.0)
-    # 1 + 2^-24 (the tie) plus 2^-90: only round-to-odd remembers the excess.
-    third = libdevice_on_cpu.fused_multiply_add(
-        np.array([1 + 2.0**-23], np.float32), np.array([2.0**-24], np.float32), one
-    )
-    assert third[0] == np.float32(1 + 2.0**-23)
+    assert by_fp64[0] == np.float32(1 + 2 * step)
 
 
 def test_maximum_propagates_nan_only_where_asked() -> None:

@@ -230,9 +230,7 @@ def compile_kernel(
         options["enable_reflect_ftz"] = flush_denormals
     try:
         compiled = triton.compile(source, target=gpu, options=options)
-    except (
-        Exception
-    ) as error:  # CompilationError, RuntimeError from a pass, ptxas errors: no common base
+    except Exception as error:  # front end, passes and ptxas raise errors with no common base
         raise BackendError(
             f"Triton rejects kernel {kernel.__name__!r} for {target}: {error}"
         ) from error

@@ -46,7 +46,7 @@ _TYPE_BYTES = {
 }
 _INSTRUCTION = re.compile(r"(?:(@!?%p\d+)\s+)?([a-z][\w.:]*)\s*(.*?)\s*;")
 _LABEL = re.compile(r"(\$\w+):$")
-_LOG2_E = "0f3FB8AA3B"
+_LOG2_E = ("0f3FB8AA3B", "0fBFB8AA3B")  # and its negative: exp(-x)
 
 _APPROXIMATE = re.compile(r"(div|sqrt|lg2|sin|cos|tanh)\.(?:approx|full)\b")
 _LIBDEVICE_CONTAINS = {
@@ -295,10 +295,10 @@ def _is_plain_exp(instruction: _Instruction, defined: dict[str, _Instruction]) -
     if product is None or not product.opcode.startswith("mul"):
         return False
     factors = [f.strip() for f in product.operands.split(",")[1:]]
-    constants = [_constant(f, defined) for f in factors]
-    if _LOG2_E not in constants:
+    others = [f for f in factors if _constant(f, defined) not in _LOG2_E]
+    if len(others) != 1:
         return False
-    other = factors[1 - constants.index(_LOG2_E)]
+    other = others[0]
     reduced = other in defined and defined[other].opcode.startswith("fma")
     return not (reduced and ".ftz" in instruction.opcode)
 
