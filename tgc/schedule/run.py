@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-
 from dataclasses import replace
 
 from tgc.ir import nodes as n
 from tgc.ir.nodes import Graph, Leaf, Node
-from tgc.ir.sizes import Dim, Size, symbols
+from tgc.ir.sizes import Size, symbols
 from tgc.kernel.ir import (
     Binding,
     Buffer,

@@ -214,7 +214,7 @@ def _is_dear(node: Node) -> bool:
 
 
 def _price(node: Node, primals: set[Node], outputs: set[Node], hints: Mapping[str, int]) -> float:
-    """Bytes moved to keep a value; at a tie, what is nearest the inputs wins, and views cost more than their operands."""
+    """Bytes moved to keep a value; at a tie, what is nearest the inputs wins, and views lose to operands."""
     size = evaluate(_bytes(node), hints)
     small = 1e-6 * (node.id + 1)
     if node in outputs:
