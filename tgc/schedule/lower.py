@@ -280,15 +280,19 @@ class Lowering:
 
     def _op(
         self, op: str, args: tuple[Operand, ...], dtype: DType, node: Node | None = None
-    ) -> Operand:
+    ) -> str:
         key = ("op", op, args, dtype)
-        if key not in self._memo:
-            name = self._name(node, op) if node is not None else self._fresh(op)
-            axes = frozenset().union(*(self._operand_axes(a) for a in args))
-            line = node.line if node is not None else None
-            self._emit(Op(name, op, args, dtype, self._ordered(axes), line), name)
-            self._memo[key] = name
-        return self._memo[key]
+        found = self._memo.get(key)
+        if isinstance(found, str):
+            return found
+        name = self._name(node, op) if node is not None else self._fresh(op)
+        axes = frozenset().union(*(self._operand_axes(a) for a in args))
+        self._emit(
+            Op(name, op, args, dtype, self._ordered(axes), node.line if node is not None else None),
+            name,
+        )
+        self._memo[key] = name
+        return name
 
     def _view(self, node: View, index: tuple[Index, ...], mask: str | None) -> Operand:
         operand = node.args[0]
@@ -297,14 +301,12 @@ class Lowering:
             return self.value(operand, inner, mask)
         here = self._condition(conditions)
         both = here if mask is None else self._op("and", (here, mask), dtypes.bool_)
-        if isinstance(both, Const):
-            both = None  # always inside
         value = self.value(operand, inner, both)
         return self._op("where", (here, value, Const(0, node.dtype)), node.dtype, node)
 
-    def _condition(self, conditions: tuple[ix.Condition, ...]) -> Operand:
+    def _condition(self, conditions: tuple[ix.Condition, ...]) -> str:
         """A bool value: whether an index lies inside a padded operand."""
-        result: Operand | None = None
+        result: str | None = None
         for c in conditions:
             at = self._iota(c.index, dtypes.int64)
             tests = [("ge", at, c.low), ("lt", at, c.high)]
@@ -329,7 +331,9 @@ class Lowering:
         if mask is not None or contraction(node) is not None:
             raise Cut(node)
         kept = self._plain_axes(node, index)
-        operand, reduced, inner, remaining = node.args[0], [], [], iter(index)
+        operand, remaining = node.args[0], iter(index)
+        reduced: list[str] = []
+        inner: list[Index] = []
         for k, extent in enumerate(operand.shape):
             if k not in node.axes:
                 inner.append(next(remaining))

@@ -47,7 +47,7 @@ class Tiled:
 def split_size(extent: Dim, block: int, target: Target) -> Dim:
     """Elements per program along a split axis: whole blocks, at most `target.programs` programs."""
     if isinstance(extent, int):
-        return max(block, cdiv(cdiv(extent, target.programs), block) * block)
+        return max(block, -(-extent // (target.programs * block)) * block)
     return cdiv(extent, target.programs * block) * block
 
 
