@@ -18,8 +18,8 @@ Elementary functions
     - `tl.log`, `log2`, `exp2`, `sin`, `cos`, `erf`, `floor` and `ceil` give the code of the libdevice function.
     - In `libdevice` for fp32 and fp64, on NVIDIA and AMD alike: exp expm1 exp2 exp10 log log1p log2 log10 sin cos
       tan sinh cosh tanh asin acos atan asinh acosh atanh erf erfc erfinv erfcx lgamma pow atan2 hypot fmod fma
-      copysign nextafter trunc rint nearbyint round isnan isinf signbit j0 j1 y0 y1 cyl_bessel_i0. The last three
-      predicates return int32.
+      copysign nextafter trunc nearbyint round j0 j1 y0 y1 cyl_bessel_i0, and isnan isinf signbit, which return int32.
+      `rint` is missing on AMD before 3.7; `nearbyint` is the same function.
     - On NVIDIA only: tgamma cbrt remainder fdim normcdf sqrt_rn div_rn rcp_rn rsqrt_rn.
     - No function of `libdevice` or `tl.math` takes fp16 or bf16.
     - A Python number beside an fp64 operand of a libdevice function becomes fp32, and the call is refused: write
@@ -30,12 +30,13 @@ Elementary functions
 NaN
     - `tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)` keeps NaN, in fp16, fp32 and fp64; without the
       argument, and in `tl.max` and `tl.min`, NaN is dropped. A reduction that keeps it is
-      `tl.reduce(x, axis, combine)` with such a `combine` (not in bf16: it is widened there, and refused).
+      `tl.reduce(x, axis, combine)` with such a `combine` (bf16 is widened there, and refused before 3.9).
 Integers and bools
     - `//` and `%` truncate as in C, for tensors and runtime scalars. Float `%` truncates too; float `//` does not
       compile.
     - A pointer to `i1` loads and stores bytes and yields `int1`. Through a pointer to `i8`, compare with 0.
     - An integer tensor times a Python float is fp32, also for int64; `int / int` is an fp32 `div.full`.
+    - A Python integer beside an int32 operand must fit int32 (checked from 3.9): Philox constants need uint32.
     - A Python float argument of a launch arrives as fp32.
 """
 
