@@ -134,6 +134,23 @@ def _build(definition: TreeDef, rest: Iterator[Any]) -> Any:
     return container(**dict(zip(definition.keys, items)))
 
 
+def with_parts(definition: TreeDef, parts: Iterable[TreeDef]) -> TreeDef:
+    """The structure with its leaves replaced, in order, by other structures."""
+    return _with(definition, iter(parts))
+
+
+def _with(definition: TreeDef, parts: Iterator[TreeDef]) -> TreeDef:
+    if definition.kind == "leaf":
+        return next(parts)
+    if not definition.children:
+        return definition
+    children = tuple(_with(child, parts) for child in definition.children)
+    count = sum(c.leaves for c in children)
+    if definition.kind == "tuple" and count == len(children) and children == (LEAF,) * count:
+        return flat(count)
+    return dataclasses.replace(definition, children=children, leaves=count)
+
+
 def paths(definition: TreeDef, prefix: str = "") -> list[str]:
     """A name for each leaf: the keys and positions that lead to it, joined by underscores."""
     if definition.kind == "leaf":

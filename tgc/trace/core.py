@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -266,7 +267,9 @@ def view_of(x: Tracer, node: Node) -> Tracer:
         return x
     out = Tracer(node, x.container, x.device)
     if x.container != "scalar":
-        out.base = x
+        out.base = root = x.base or x
+        root.views = [ref for ref in root.views if ref() is not None]
+        root.views.append(weakref.ref(out))
     return out
 
 

@@ -215,6 +215,11 @@ class Trace:
         self._names.add(candidate)
         return candidate
 
+    def release(self, name: str) -> None:
+        """Let the next input have a reserved name."""
+        if name not in self.sizes.hints:
+            self._names.discard(name)
+
     def lift(self, value: Any) -> Tracer:
         """The input that stands for a tensor or array the function did not get as an argument; one per object."""
         found = self._lifted.get(id(value))
