@@ -12,39 +12,26 @@ from tgc.kernel.ir import (
     Index,
     Iota,
     Load,
-    Loop,
     Quotient,
     Remainder,
     Statement,
     Store,
     Term,
 )
+from tgc.kernel.walk import statements
 
 
-def walk(body: Sequence[Statement]) -> Iterator[Statement]:
-    """Every statement, those in loops included (a loop comes before its body)."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, Loop):
-            yield from walk(statement.body)
-
-
-def indices(body: Sequence[Statement]) -> list[Index]:
+def indices(body: tuple[Statement, ...]) -> list[Index]:
     """The index of every access and iota."""
-    return [s.index for s in walk(body) if isinstance(s, (Load, Store, Iota))]
+    return [s.index for s, _ in statements(body) if isinstance(s, (Load, Store, Iota))]
 
 
-def index_terms(index: Index) -> Iterator[tuple[Term, Dim]]:
-    """The terms of an index, those inside quotients and remainders included."""
+def coefficients(index: Index) -> Iterator[tuple[Term, Dim]]:
+    """The terms of an index with their coefficients, those inside quotients and remainders included."""
     for term, coefficient in index.terms:
         yield term, coefficient
         if isinstance(term, (Quotient, Remainder)):
-            yield from index_terms(term.index)
-
-
-def gathered(index: Index) -> list[str]:
-    """The values an index is computed from."""
-    return [term.value for term, _ in index_terms(index) if isinstance(term, Gathered)]
+            yield from coefficients(term.index)
 
 
 def sign(size: Dim) -> int:

@@ -26,7 +26,6 @@ from tgc.codegen.triton.expressions import (
     triton_type,
     wrapped,
 )
-from tgc.codegen.triton.indices import gathered
 from tgc.codegen.triton.padding import Paddings, fills
 from tgc.codegen.triton.parameters import Parameters, passed_type
 from tgc.codegen.triton.tiles import Tiles, Value, lanes
@@ -47,6 +46,7 @@ from tgc.kernel.ir import (
     Statement,
     Store,
 )
+from tgc.kernel.walk import gathered
 
 _INLINE = 40  # columns of an operation written where it is used
 

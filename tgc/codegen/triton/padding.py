@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tgc.codegen.triton.indices import walk
 from tgc.codegen.triton.operations import identity
 from tgc.codegen.triton.parameters import Parameters
 from tgc.kernel.ir import Const, Kernel, Load, Loop, Op, Operand, Reduce
+from tgc.kernel.walk import statements
 
 Number = float | int | bool
 
@@ -58,8 +58,8 @@ class Paddings:
 def fills(kernel: Kernel) -> dict[str, Number]:
     """For each load, the value that spares the folds downstream a selection, or that the kernel itself asks for."""
     wanted: dict[str, Number] = {}
-    operations = {s.name: s for s in walk(kernel.body) if isinstance(s, Op)}
-    loads = {s.name: s for s in walk(kernel.body) if isinstance(s, Load)}
+    operations = {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Op)}
+    loads = {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Load)}
     for fold in _folds(kernel):
         for load in _sources(fold, fold.value, operations, loads):
             wanted.setdefault(load, identity(fold.monoid, loads[load].dtype))
@@ -68,7 +68,7 @@ def fills(kernel: Kernel) -> dict[str, Number]:
 
 def _folds(kernel: Kernel) -> list[Reduce]:
     found: list[Reduce] = []
-    for statement in walk(kernel.body):
+    for statement, _ in statements(kernel.body):
         if isinstance(statement, Reduce):
             found.append(statement)
         elif isinstance(statement, Loop):

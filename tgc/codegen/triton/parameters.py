@@ -19,14 +19,13 @@ from functools import cached_property
 
 from tgc.codegen.naming import Names
 from tgc.codegen.triton.indices import (
+    coefficients,
     has_division,
     index_sizes,
-    index_terms,
     indices,
     is_symbol,
     magnitude,
     upper_bound,
-    walk,
 )
 from tgc.errors import VerifyError
 from tgc.ir.dtypes import DType
@@ -48,6 +47,7 @@ from tgc.kernel.ir import (
     Store,
     Term,
 )
+from tgc.kernel.walk import statements
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ class Parameters:
 
     def __init__(self, kernel: Kernel, guards: Sequence[Guard] = ()) -> None:
         self.kernel, self.guards = kernel, tuple(guards)
-        touched = {s.buffer for s in walk(kernel.body) if isinstance(s, (Load, Store))}
+        touched = {s.buffer for s, _ in statements(kernel.body) if isinstance(s, (Load, Store))}
         self.buffers: tuple[Buffer, ...] = tuple(b for b in kernel.buffers if b.name in touched)
         self.axes: dict[str, Geometry] = {a.name: geometry(a) for a in kernel.axes}
         self._indices: list[Index] = indices(kernel.body)
-        self.terms = frozenset(t for index in self._indices for t, _ in index_terms(index))
+        self.terms = frozenset(t for index in self._indices for t, _ in coefficients(index))
         self.size_names = self._name_sizes()
         self.names = Names(self.size_names.values())
         self.pointers: dict[str, str] = {
@@ -157,7 +157,7 @@ class Parameters:
         """The axes (and `Program` terms) to count in 64 bits."""
         found: set[Term] = set()
         for index in self._indices:
-            for term, coefficient in index_terms(index):
+            for term, coefficient in coefficients(index):
                 if isinstance(term, (str, Program)) and not self._reach_fits(term, coefficient):
                     found.add(term)
         for axis in self.programs:
@@ -214,7 +214,7 @@ class Parameters:
 
     def _written_sizes(self) -> Iterator[tuple[str, Dim]]:
         """The sizes in indices and operands, with the names they would have."""
-        for statement in walk(self.kernel.body):
+        for statement, _ in statements(self.kernel.body):
             if isinstance(statement, (Load, Store)):
                 for term, size in index_sizes(statement.index):
                     kind = "offset" if term is None else "stride"

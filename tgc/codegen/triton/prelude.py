@@ -7,5 +7,5 @@ def lanes(n: int) -> int:
 
 
 def warps(tile: int) -> int:
-    """Warps for a tile: 8 elements a thread in small tiles, 16 in large ones, at most 32 warps."""
-    return min(max(tile // 512, min(tile // 256, 4), 1), 32)
+    """Warps for a tile: eight elements a thread, at most 32 warps."""
+    return min(max(tile // 256, 1), 32)

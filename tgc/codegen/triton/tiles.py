@@ -29,7 +29,7 @@ from tgc.codegen.triton.expressions import (
     template,
     text,
 )
-from tgc.codegen.triton.indices import magnitude, non_negative, sign, walk
+from tgc.codegen.triton.indices import magnitude, non_negative, sign
 from tgc.codegen.triton.operations import HELPERS
 from tgc.codegen.triton.parameters import Geometry, Parameters, program_count
 from tgc.errors import Line, VerifyError
@@ -39,13 +39,12 @@ from tgc.kernel.ir import (
     Axis,
     Gathered,
     Index,
-    Load,
     Program,
     Quotient,
     Remainder,
-    Store,
     Term,
 )
+from tgc.kernel.walk import accesses
 
 _MODULES = ("tl", "triton", "libdevice", "torch", "float")
 
@@ -81,9 +80,7 @@ class Tiles:
         self.scopes: list[Scope] = [Scope(1)]
         self.values: dict[str, Value] = {}
         self._programs: dict[str, Expr] = {}
-        self._accesses = Counter(
-            s.index for s in walk(self.kernel.body) if isinstance(s, (Load, Store))
-        )
+        self._accesses = Counter(s.index for s, _ in accesses(self.kernel))
 
     # --- lines ---
 
