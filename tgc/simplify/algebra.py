@@ -41,6 +41,12 @@ def _product_is_normal(bound: Mapping[str, Node]) -> bool:
     return all(info[0] <= abs(value) <= info[1] for value in (a, b, a * b))
 
 
+def _product_is_one(bound: Mapping[str, Node]) -> bool:
+    """|k1 * k2| == 1: the product of the other factors is then as large as the whole."""
+    a, b = constant(bound["k1"]), constant(bound["k2"])
+    return a is not None and b is not None and abs(a * b) == 1
+
+
 def _limits(dtype: DType) -> tuple[float, float]:
     """The smallest normal and the largest finite value."""
     if dtype.name == "bfloat16":
@@ -109,7 +115,7 @@ RULES: tuple[Rule, ...] = (
         "mul(mul(k1, a), mul(k2, b))",
         "mul(mul(k1, k2), mul(a, b))",
         "rounding",
-        _product_is_normal,
+        _product_is_one,
         NUMBERS,
     ),
     Rule(

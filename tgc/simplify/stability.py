@@ -59,7 +59,12 @@ RULES: tuple[Rule, ...] = (
     Rule("tanh from exp", "div(expm1(a), add(1, exp(a)))", "tanh(mul(0.5, a))", "rounding"),
     Rule("tanh from expm1", "div(expm1(a), add(2, expm1(a)))", "tanh(mul(0.5, a))", "rounding"),
     Rule("tanh from sigmoid", "sub(mul(2, sigmoid(a)), 1)", "tanh(mul(0.5, a))", "rounding"),
-    Rule("tanh'", "sub(1, square(tanh(a)))", "square(div(1, cosh(a)))", "rounding"),
+    Rule(
+        "tanh'",
+        "sub(1, square(tanh(a)))",
+        "mul(4, mul(sigmoid(mul(2, a)), sigmoid(mul(-2, a))))",
+        "rounding",
+    ),
     Rule("1-tanh", "sub(1, tanh(a))", "mul(2, sigmoid(mul(-2, a)))", "rounding"),
     Rule("1+tanh", "add(1, tanh(a))", "mul(2, sigmoid(mul(2, a)))", "rounding"),
     # differences of near equals
