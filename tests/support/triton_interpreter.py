@@ -435,11 +435,11 @@ def _corrections(session: _Session) -> dict[str, Callable[..., Any]]:
     handle = stock.TensorHandle
 
     def masked_load(self: Any, pointers: Any, mask: Any, other: Any, *rest: Any) -> Any:
-        allowed = session.permitted("load", pointers, mask.data)
+        allowed = session.permitted("load", pointers, mask.data.astype(bool))
         return load(self, pointers, handle(allowed, tl.int1), other, *rest)
 
     def masked_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        allowed = session.permitted("store", pointers, mask.data)
+        allowed = session.permitted("store", pointers, mask.data.astype(bool))
         return store(self, pointers, value, handle(allowed, tl.int1), *rest)
 
     def atomic_rmw(self: Any, op: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:

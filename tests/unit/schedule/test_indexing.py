@@ -34,7 +34,7 @@ def at(index: Index, point: dict[str, int]) -> int:
 
 def moved(x: np.ndarray, movement: Movement) -> np.ndarray:
     """What numpy makes of a movement."""
-    size = lambda dims: tuple(evaluate(d, SIZES) for d in dims)  # noqa: E731
+    size = lambda dims: tuple(evaluate(d, SIZES) for d in dims)
     if isinstance(movement, Broadcast):
         shape = [1] * len(movement.shape)
         for d, extent in zip(movement.dims, x.shape, strict=True):
