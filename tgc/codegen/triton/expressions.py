@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -202,6 +202,20 @@ def _rounds_up(numerator: Dim, denominator: Dim) -> bool:
     if isinstance(denominator, int):
         return rest.get((), 0) >= denominator - 1 > 0
     return rest.get((), 0) < 0 and all(rest.get(m, 0) >= c for m, c in denominator.terms)
+
+
+def subsizes(size: Dim) -> Iterator[Dim]:
+    """The sizes that the expression of a size is written with, innermost first, itself last."""
+    if isinstance(size, int):
+        return
+    for monomial, _ in size.terms:
+        for atom in monomial:
+            if isinstance(atom, FloorDiv):
+                up = _rounds_up(atom.numerator, atom.denominator)
+                numerator = atom.numerator - (atom.denominator - 1) if up else atom.numerator
+                yield from subsizes(numerator)
+                yield from subsizes(atom.denominator)
+    yield size
 
 
 # --- the spelling of types ------------------------------------------------------------------------------------------

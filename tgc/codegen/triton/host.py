@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tgc.codegen.naming import Names, identifier
-from tgc.codegen.triton.expressions import WIDTH, dim, filled, text, wrapped
-from tgc.codegen.triton.indices import has_division
+from tgc.codegen.triton.expressions import WIDTH, dim, filled, subsizes, text, wrapped
 from tgc.codegen.triton.launch import Launch
 from tgc.codegen.triton.parameters import program_count
 from tgc.codegen.triton.prelude import warps
@@ -41,8 +40,8 @@ class HostWriter:
         self.lines += wrapped(f"def {self.plan.name}(", [inputs], "):", 0)
         self._docstring()
         self._guards_and_sizes()
-        for buffer in self.plan.buffers:
-            if buffer.role not in ("in", "scalar") and not self._made_by_library(buffer):
+        for buffer in self._made():
+            if not self._made_by_library(buffer):
                 self._allocate(buffer)
         self._run()
         outputs = [self.buffers[name] for name in self.plan.outputs]
@@ -91,7 +90,7 @@ class HostWriter:
             conditions.append(self._size(guard.size))
             conditions += [str(guard.high)] if guard.high is not None else []
             self._line(f"assert {' <= '.join(conditions)}")
-        self._name_divisions()
+        self._name_sizes()
 
     def _tensors(self) -> list[Buffer]:
         found = [self.plan.buffer(name) for name in dict.fromkeys(self.plan.inputs)]
@@ -114,26 +113,28 @@ class HostWriter:
                 size = self.sizes[Size.symbol(binding.name)]
                 self._line(f"{size} = {tensor}.stride({binding.dim})")
 
-    def _name_divisions(self) -> None:
-        """Sizes with a division that are needed more than once get a name."""
+    def _name_sizes(self) -> None:
+        """Composite sizes that are needed more than once get a name."""
         wishes: dict[Dim, str] = {}
-        used: Counter[Dim] = Counter()
-        for buffer in self.plan.buffers:
-            used.update(buffer.shape if buffer.role not in ("in", "scalar") else ())
+        needed: list[Dim] = [d for b in self._made() for d in b.shape]
         for launch in self.launches:
             if isinstance(launch, Matmul):
                 continue
             for axis in launch.parameters.programs:
-                used[program_count(axis)] += 1
+                needed.append(program_count(axis))
                 wishes.setdefault(program_count(axis), f"{axis.name}_programs")
             for name, size in launch.parameters.sizes:
-                used[size] += 1
+                needed.append(size)
                 wishes.setdefault(size, name)
-        for size, count in used.items():
-            if count > 1 and has_division(size):
-                named = self.names.new(wishes.get(size, "size"))
-                self._line(f"{named} = {self._size(size)}")
-                self.sizes[size] = named
+        parts = [part for size in needed for part in subsizes(size)]
+        for size, count in Counter(parts).items():
+            if count > 1 and size in wishes and size not in self.sizes:
+                self.sizes[size] = self.names.new(wishes[size])
+                named = {s: name for s, name in self.sizes.items() if s != size}
+                self._line(f"{self.sizes[size]} = {text(dim(size, named))}")
+
+    def _made(self) -> list[Buffer]:
+        return [b for b in self.plan.buffers if b.role not in ("in", "scalar")]
 
     # --- memory ---
 

@@ -8,7 +8,8 @@ and with one for the last: loads and stores are then 128 bits wide at any size.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 
 from tgc.codegen.triton import operations
 from tgc.codegen.triton.expressions import (
@@ -20,7 +21,6 @@ from tgc.codegen.triton.expressions import (
     method,
     name,
     product,
-    repeats_operand,
     template,
     text,
     triton_type,
@@ -29,6 +29,7 @@ from tgc.codegen.triton.expressions import (
 from tgc.codegen.triton.padding import Paddings, fills
 from tgc.codegen.triton.parameters import Parameters, passed_type
 from tgc.codegen.triton.tiles import Tiles, Value, lanes
+from tgc.codegen.triton.uses import Uses
 from tgc.errors import VerifyError
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Size, exact_quotient
@@ -46,9 +47,8 @@ from tgc.kernel.ir import (
     Statement,
     Store,
 )
-from tgc.kernel.walk import gathered
 
-_INLINE = 40  # columns of an operation written where it is used
+_INLINE, _INLINE_STORED = 40, 52  # columns of an operation written where it is used, or stored
 
 
 class KernelWriter(Tiles):
@@ -58,7 +58,7 @@ class KernelWriter(Tiles):
         super().__init__(parameters)
         self.paddings = Paddings(parameters)
         self.fills = fills(self.kernel)
-        self.uses = _use_counts(self.kernel.body)
+        self.uses = Uses(self.kernel)
 
     def write(self) -> str:
         """The whole function, after the one for its tile if it has one."""
@@ -89,8 +89,11 @@ class KernelWriter(Tiles):
         self.lines += ["@triton.jit", *wrapped(f"def {function}(", parameters, "):", 0)]
 
     def _formula(self) -> None:
-        for line in self.kernel.formula:
-            self.line(f"# {line}"[: WIDTH - 4])
+        for formula in self.kernel.formula:
+            for line in textwrap.wrap(
+                formula, WIDTH - 4, initial_indent="# ", subsequent_indent="#     "
+            ):
+                self.line(line)
 
     # --- flat maps ---
 
@@ -154,8 +157,8 @@ class KernelWriter(Tiles):
             else:
                 self._loop(statement)
 
-    def _define(self, statement: Load | Iota | Op | Reduce, value: Value, wish: str = "") -> None:
-        named = self.assign_new(wish or statement.name, value.expr)
+    def _define(self, statement: Load | Iota | Op | Reduce, value: Value) -> None:
+        named = self.assign_new(self.uses.wish(statement), value.expr)
         self.values[statement.name] = Value(named, value.axes, value.dtype)
 
     def _load(self, statement: Load) -> None:
@@ -176,12 +179,17 @@ class KernelWriter(Tiles):
             keywords["mask"] = mask
             if fill is not None:
                 keywords["other"] = operations.literal(fill, statement.dtype)
-        wish = buffer.name if statement.name == f"{buffer.name}_value" else statement.name
-        pointer = self.address(buffer.name, statement.index, own, wish)
-        pointer = self._pointer_tile(pointer, own, axes)
+        pointer = self.address(buffer.name, statement.index, own, self.uses.wish(statement))
+        loaded = call("tl.load", self._pointer_tile(pointer, own, axes), **keywords)
         self.paddings.load(statement, axes, fill)
-        loaded = Value(call("tl.load", pointer, **keywords), axes, statement.dtype)
-        self._define(statement, loaded, wish)
+        converted = self.uses.casts.get(statement.name)
+        if converted is None:
+            self._define(statement, Value(loaded, axes, statement.dtype))
+            return
+        self.paddings.op(converted)
+        expr = operations.cast(loaded, statement.dtype, converted.dtype)
+        self._define(statement, Value(expr, axes, converted.dtype))
+        self.values[converted.name] = self.values[statement.name]
 
     def _pointer_tile(self, pointer: Expr, own: tuple[str, ...], axes: tuple[str, ...]) -> Expr:
         """The address of a load that its condition spreads over more axes than its index."""
@@ -204,6 +212,7 @@ class KernelWriter(Tiles):
         value = self._operand(statement.value)
         axes = self.tile([*self.index_axes(statement.index), *value.axes])
         stored = operations.cast(value.expr, value.dtype, buffer.dtype)
+        self.comment_origin(value.line)
         mask = self._access_mask(axes, None)
         keywords = {} if mask is None else {"mask": mask}
         pointer = self.address(buffer.name, statement.index, axes, buffer.name)
@@ -241,29 +250,26 @@ class KernelWriter(Tiles):
         return Value(operations.typed(operand.value, operand.dtype), (), operand.dtype)
 
     def _op(self, statement: Op) -> None:
+        if statement.name in self.values:
+            return  # a cast written with its load
         operands = [self._op_operand(statement, i) for i in range(len(statement.args))]
         axes = self.tile(a for v in operands for a in v.axes)
         if statement.op == "cast":
             expr = operations.cast(operands[0].expr, operands[0].dtype, statement.dtype)
         else:
             spelling = operations.spelling(statement.op, operands[-1].dtype)
-            if repeats_operand(spelling) and not is_name(operands[0].expr):
-                operands[0].expr = self.assign_new(f"{statement.name}_operand", operands[0].expr)
             expr = template(spelling, *(expand(v.expr, v.axes, axes) for v in operands))
         self.paddings.op(statement)
         value = Value(expr, axes, statement.dtype)
-        if self._inlined(statement, expr):
-            self.values[statement.name] = value
-            return
-        self.comment_origin(statement.line)
-        self._define(statement, value)
+        if not self._inlined(statement, value):
+            self.comment_origin(statement.line)
+            self._define(statement, value)
 
     def _op_operand(self, statement: Op, position: int) -> Value:
         """An operand as `statement` wants it: a constant beside a value of its type is a bare literal."""
         operand = statement.args[position]
         if not isinstance(operand, Const):
-            value = self.values[operand]
-            return Value(value.expr, value.axes, value.dtype)
+            return self.values[operand]
         others = statement.args[1:] if statement.op == "where" else statement.args
         alone = all(isinstance(v, Const) for v in others) or statement.op == "cast"
         alone = alone or (statement.op == "where" and position == 0)
@@ -274,16 +280,13 @@ class KernelWriter(Tiles):
         expr = operations.constant_for(statement.op, operand.value, operand.dtype, alone=alone)
         return Value(expr, (), operand.dtype)
 
-    def _inlined(self, statement: Op | Reduce, expr: Expr) -> bool:
-        """Whether a value is written where it is used: once, in the same block, unnamed by the user, and short."""
-        generic = statement.op if isinstance(statement, Op) else statement.monoid
-        unnamed = re.fullmatch(rf"(v|{generic})(_?\d+)?", statement.name) is not None
-        uses, same_block = self.uses.get(statement.name, (0, False))
-        current = self.scopes[-1].line
-        moved = statement.line is not None and current is not None and statement.line != current
-        if moved or not unnamed or uses != 1 or not same_block or len(text(expr)) > _INLINE:
+    def _inlined(self, statement: Op | Reduce, value: Value) -> bool:
+        """Whether a value is left to be written where it is used."""
+        limit = _INLINE_STORED if self.uses.stored(statement.name) else _INLINE
+        if not self.uses.inline(statement) or len(text(value.expr)) > limit:
             return False
-        self.comment_origin(statement.line)
+        value.line = statement.line
+        self.values[statement.name] = value
         return True
 
     # --- folds ---
@@ -294,11 +297,9 @@ class KernelWriter(Tiles):
         expr = operations.reduce_tile(statement.monoid, value.expr, positions, statement.dtype)
         rest = tuple(a for a in value.axes if a not in statement.over)
         reduced = Value(expr, rest, statement.dtype)
-        if self._inlined(statement, expr):
-            self.values[statement.name] = reduced
-            return
-        self.comment_origin(statement.line)
-        self._define(statement, reduced)
+        if not self._inlined(statement, reduced):
+            self.comment_origin(statement.line)
+            self._define(statement, reduced)
 
     def _fold_operand(self, fold: Reduce) -> Value:
         """The operand over all lanes it is folded along, with the identity in those that do not exist."""
@@ -339,7 +340,8 @@ class KernelWriter(Tiles):
         neutral = operations.identity(fold.monoid, fold.dtype)
         reduced = any(a in fold.over for a in axes)
         tile = operations.full(neutral, self.shape(axes), fold.dtype)
-        named = self.assign_new(f"{fold.name}_lanes" if reduced else fold.name, tile)
+        wish = self.uses.wish(fold)
+        named = self.assign_new(f"{wish}_lanes" if reduced else wish, tile)
         return Value(named, axes, fold.dtype)
 
     def _accumulate(self, fold: Reduce, accumulator: Value) -> None:
@@ -360,44 +362,3 @@ class KernelWriter(Tiles):
             return
         reduced = operations.reduce_tile(fold.monoid, accumulator.expr, positions, fold.dtype)
         self._define(fold, Value(reduced, rest, fold.dtype))
-
-
-def _use_counts(body: Sequence[Statement]) -> Mapping[str, tuple[int, bool]]:
-    """For each value, how often it is used and whether only in the block that defines it."""
-    home: dict[str, int] = {}
-    found: dict[str, tuple[int, bool]] = {}
-
-    def use(operand: object, block: int) -> None:
-        if isinstance(operand, str):
-            count, same = found.get(operand, (0, True))
-            found[operand] = (count + 1, same and home.get(operand) == block)
-
-    def visit(statements: Sequence[Statement], block: int) -> None:
-        for statement in statements:
-            for operand in _used(statement):
-                use(operand, block)
-            if isinstance(statement, Loop):
-                visit(statement.body, id(statement))
-                for fold in statement.folds:
-                    use(fold.value, id(statement))
-                    home[fold.name] = block
-            elif not isinstance(statement, Store):
-                home[statement.name] = block
-
-    visit(body, 0)
-    return found
-
-
-def _used(statement: Statement) -> list[Operand]:
-    if isinstance(statement, Loop):
-        return []
-    if isinstance(statement, Op):
-        return list(statement.args)
-    if isinstance(statement, Reduce):
-        return [statement.value]
-    used: list[Operand] = [*gathered(statement.index)]
-    if isinstance(statement, Store):
-        used.append(statement.value)
-    if isinstance(statement, Load) and statement.mask is not None:
-        used.append(statement.mask)
-    return used

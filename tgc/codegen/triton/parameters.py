@@ -199,7 +199,8 @@ class Parameters:
                 plain |= symbols(size)
             else:
                 composite[size] = names.new(wish)
-        ordered = [s for s in self.kernel.sizes if s in plain]
+        along = [str(a.extent) for a in self.kernel.axes] + list(self.kernel.sizes)
+        ordered = [s for s in dict.fromkeys(along) if s in plain]
         ordered += sorted(plain.difference(ordered))
         return {Size.symbol(s): s for s in ordered} | composite
 

@@ -56,6 +56,7 @@ class Value:
     expr: Expr
     axes: tuple[str, ...]
     dtype: DType
+    line: Line | None = None  # where it comes from, if no statement has said so yet
 
 
 @dataclass
@@ -110,7 +111,7 @@ class Tiles:
         """An indented block: names given inside are free again after it."""
         outer = self.names
         self.names = outer.child()
-        self.scopes.append(Scope(self.scopes[-1].depth + 1))
+        self.scopes.append(Scope(self.scopes[-1].depth + 1, line=self.scopes[-1].line))
         yield
         self.scopes.pop()
         self.names = outer
