@@ -148,7 +148,7 @@ def test_finite_rules_need_their_licence(rule: Rule) -> None:
 
 
 def graph_of(text: str, dtype: DType = dtypes.float32) -> Graph:
-    return expression_graph(text, {name: dtype for name in variables(parse(text))})
+    return expression_graph(text, dict.fromkeys(variables(parse(text)), dtype))
 
 
 def shown(graph: Graph) -> str:
