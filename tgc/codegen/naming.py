@@ -41,7 +41,10 @@ class Names:
 
 
 def size_text(dim: Dim, names: Mapping[str, str] | None = None) -> str:
-    """A size as a Python expression; `names` renames its symbols."""
+    """A size as a Python expression; `names` renames its symbols.
+
+    Divisions are Python's, which round down: `-(-n // 64)` rounds up.
+    """
     if isinstance(dim, int):
         return str(dim)
     (first, coefficient), *rest = dim.terms
@@ -79,9 +82,17 @@ def _positive_first(size: Size) -> list[tuple[tuple[str | FloorDiv, ...], int]]:
 def _atom_text(atom: str | FloorDiv, names: Mapping[str, str]) -> str:
     if isinstance(atom, str):
         return names.get(atom, atom)
-    return f"{size_operand(atom.numerator, names)} // {size_operand(atom.denominator, names)}"
+    divisor = size_operand(atom.denominator, names)
+    rounded_up = atom.numerator - atom.denominator + 1
+    if _length(rounded_up) < _length(atom.numerator):
+        return f"-(-{size_operand(rounded_up, names)} // {divisor})"
+    return f"{size_operand(atom.numerator, names)} // {divisor}"
+
+
+def _length(dim: Dim) -> int:
+    return 1 if isinstance(dim, int) else len(dim.terms)
 
 
 def _factor_text(atom: str | FloorDiv, names: Mapping[str, str]) -> str:
     text = _atom_text(atom, names)
-    return text if isinstance(atom, str) else f"({text})"
+    return text if isinstance(atom, str) or text.startswith("-(") else f"({text})"

@@ -224,7 +224,8 @@ class _Words:
             if self.accept("*"):
                 coefficient = self.factor()  # type: ignore[assignment]
             terms.append((term, coefficient))
-            self.accept("+")
+            if not self.accept("+"):
+                break
         if self.accept(";"):
             offset = self.size()
         self.expect("]")

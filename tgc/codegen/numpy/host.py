@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tgc.codegen.naming import Names, size_text
 from tgc.codegen.numpy.constants import dtype_text
+from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim, symbols
@@ -26,11 +27,12 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
         for b in _scalars(plan)
     ]
     lines += _bind(plan, buffers, sizes)
+    counts = _name_counts(plan, names, sizes)
+    lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
     for b in plan.buffers:
         if b.role not in ("in", "scalar"):
-            lines.append(
-                f"{buffers[b.name]} = np.empty({_shape(b.shape, sizes)}, {dtype_text(b.dtype)})"
-            )
+            shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
+            lines.append(f"{buffers[b.name]} = np.empty({shape}, {dtype_text(b.dtype)})")
     for position, step in enumerate(plan.steps):
         if isinstance(step, Launch):
             kernel = step.kernel
@@ -40,11 +42,18 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
             lines.append(emit_matmul(step, plan, buffers))
     outputs = [buffers[o] for o in plan.outputs]
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
-    params = ", ".join(buffers[i] for i in plan.inputs)
-    head = f"def {plan.name}({params}):"
-    return (
-        "\n".join(['@np.errstate(all="ignore")', head, *(f"    {line}" for line in lines)]) + "\n"
-    )
+    params = [buffers[i] for i in plan.inputs]
+    return '@np.errstate(all="ignore")\n' + define(plan.name, params, lines)
+
+
+def _name_counts(plan: Plan, names: Names, sizes: Mapping[str, str]) -> dict[Dim, str]:
+    """Names for the numbers of programs, which are long to write."""
+    found: dict[Dim, str] = {}
+    for b in plan.buffers:
+        for d in b.shape if b.role == "partial" else ():
+            if d not in found and "//" in size_text(d, sizes):
+                found[d] = names.new("programs")
+    return found
 
 
 def _scalars(plan: Plan) -> list[Buffer]:
@@ -64,8 +73,7 @@ def _symbols(plan: Plan) -> set[str]:
     return found
 
 
-def _shape(shape: tuple[Dim, ...], sizes: Mapping[str, str]) -> str:
-    texts = [size_text(d, sizes) for d in shape]
+def _shape(texts: list[str]) -> str:
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 

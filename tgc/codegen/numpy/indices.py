@@ -27,8 +27,8 @@ class IndexArrays:
     """Positions along axes, and what is addressed by them.
 
     `lanes` are arrays to make at the kernel's top, `header` lines for the block's top, `starts` the grid axes whose
-    bounds the block needs, `programs` the axes whose program number it needs, `flats` buffers needed as flat memory, `wholes`
-    those needed whole although sliced too.
+    bounds the block needs, `programs` the axes whose program number it needs, `flats` the buffers needed as flat
+    memory, `wholes` those needed whole although sliced too.
     """
 
     body: Body

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from tgc.codegen.naming import Names
 from tgc.codegen.numpy.body import Array, Body
 from tgc.codegen.numpy.constants import Constants, dtype_text
+from tgc.codegen.numpy.lines import define
 from tgc.codegen.numpy.liveness import statements
 from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.slots import Place
 from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Axis, Kernel, Load, Op, Reduce, Store
-
-LINE = 100
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class _KernelWriter:
         block_name = self.module_names.new(f"{self.name}_block")
         used = [s for s in self.sizes.values() if self._mentions(lines, s)]
         params = [a.name for a in arguments] + used
-        text = _define(block_name, params, lines)
+        text = define(block_name, params, lines)
         loop = self._loops(block_name, arguments, used)
         return (
             text + "\n\n" + self._function(self.name, self._parameters(), [*self._prepare(), *loop])
@@ -70,7 +69,7 @@ class _KernelWriter:
     # --- functions ---
 
     def _function(self, name: str, params: list[str], lines: list[str]) -> str:
-        return _define(name, params, [*(f"# {f}" for f in self.kernel.formula), *lines])
+        return define(name, params, [*(f"# {f}" for f in self.kernel.formula), *lines])
 
     def _parameters(self) -> list[str]:
         return [*(self.body.names_of(b.name) for b in self.kernel.buffers), *self.sizes.values()]
@@ -224,59 +223,20 @@ class _KernelWriter:
     def _loop_head(self, axis: Axis) -> list[str]:
         low, high = self._bounds(axis.name)
         extent = self.body.size(axis.extent)
+        head: list[str] = []
         step = str(axis.block) if axis.split is None else self.body.size(axis.split)
+        if not step.isdigit():
+            head.append(f"{self._local(f'{axis.name}_step')} = {step}")
+            step = self._local(f"{axis.name}_step")
         needs_number = axis.split is not None and self._counts_programs(axis.name)
-        head = f"range(0, {extent}, {step})"
+        steps = f"range(0, {extent}, {step})"
         if needs_number:
-            first = f"for {self._program(axis.name)}, {low} in enumerate({head}):"
+            first = f"for {self._program(axis.name)}, {low} in enumerate({steps}):"
         else:
-            first = f"for {low} in {head}:"
-        return [first, f"    {high} = min({low} + {step}, {extent})"]
+            first = f"for {low} in {steps}:"
+        return [*head, first, f"    {high} = min({low} + {step}, {extent})"]
 
     def _counts_programs(self, axis: str) -> bool:
         return axis in self.body.indices.programs or any(
             v.program == axis for _, v in self._views()
         )
-
-
-def _define(name: str, params: list[str], lines: list[str]) -> str:
-    """A function definition, long lines broken."""
-    head = _break(f"def {name}(", params, "):", "")
-    broken: list[str] = []
-    for line in lines:
-        indent = line[: len(line) - len(line.lstrip())] + "    "
-        broken += _break_call(line.lstrip(), indent)
-    return "\n".join([*head, *broken]) + "\n"
-
-
-def _break_call(line: str, indent: str) -> list[str]:
-    """A long call broken after its opening parenthesis, at its commas."""
-    at = line.find("(") + 1
-    if len(indent) + len(line) <= LINE or not at or not line.endswith(")") or line.startswith("#"):
-        return [indent + line]
-    return _break(line[:at], _top_level(line[at:-1]), ")", indent)
-
-
-def _break(head: str, items: list[str], tail: str, indent: str) -> list[str]:
-    whole = f"{indent}{head}{', '.join(items)}{tail}"
-    if len(whole) <= LINE:
-        return [whole]
-    rows, row = [], ""
-    for i, item in enumerate(items):
-        item += "," if i + 1 < len(items) else ""
-        if row and len(indent) + 5 + len(row) + len(item) > LINE:
-            rows.append(row)
-            row = ""
-        row += f" {item}" if row else item
-    return [indent + head, *(f"{indent}    {r}" for r in [*rows, row]), indent + tail]
-
-
-def _top_level(text: str) -> list[str]:
-    """Split at the commas outside of brackets."""
-    items, depth, start = [], 0, 0
-    for at, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
-            items.append(text[start:at].strip())
-            start = at + 1
-    return [*items, text[start:].strip()]
