@@ -246,8 +246,16 @@ def test_sequential_folds_carry(reverse: bool) -> None:
 
 @pytest.mark.parametrize(
     ("monoid", "dtype", "want"),
-    [("sum", "f64", 0), ("prod", "f64", 1), ("max", "f64", -np.inf), ("min", "f64", np.inf), ("max", "i8", -128), ("any", "bool", False), ("all", "bool", True)],
-)  # fmt: skip
+    [
+        ("sum", "f64", 0),
+        ("prod", "f64", 1),
+        ("max", "f64", -np.inf),
+        ("min", "f64", np.inf),
+        ("max", "i8", -128),
+        ("any", "bool", False),
+        ("all", "bool", True),
+    ],
+)
 def test_folds_over_nothing(monoid: str, dtype: str, want: float) -> None:
     g = Builder()
     x = g.input("x", dtype, (0, 2))
