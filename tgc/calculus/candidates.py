@@ -15,7 +15,22 @@ from typing import Any
 from tgc.calculus.formulas import Reference, formula, opaque, symbols
 from tgc.ir.ops import OPS, OpSpec
 
-RECOGNISED = ("sigmoid", "softplus", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "sinh", "cosh", "tanh", "erfc")
+RECOGNISED = (
+    "sigmoid",
+    "softplus",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "sinh",
+    "cosh",
+    "tanh",
+    "sech2",
+    "erfc",
+)
 """Unary operations a derivative may turn out to be, up to a factor."""
 
 
@@ -67,7 +82,11 @@ def _algebra(plain: Any) -> Iterator[Any]:
     yield sympy.simplify(plain)
     yield sympy.powsimp(plain, force=True)
     in_exp = plain.rewrite(sympy.exp)
-    for form in (sympy.factor(in_exp), sympy.simplify(in_exp), sympy.factor(sympy.simplify(in_exp))):
+    for form in (
+        sympy.factor(in_exp),
+        sympy.simplify(in_exp),
+        sympy.factor(sympy.simplify(in_exp)),
+    ):
         yield form
         yield from _reflected(form, a)
 
@@ -136,10 +155,14 @@ def _logistic(plain: Any) -> Iterator[Any]:
     import sympy
 
     s = opaque("sigmoid")
-    form = sympy.factor(sympy.simplify(plain.rewrite(sympy.exp)))
-    for argument in sorted({e.args[0] for e in form.atoms(sympy.exp)}, key=sympy.default_sort_key):
-        e = sympy.exp(argument)
-        yield form.subs(1 + e, 1 / s(-argument)).subs(e, s(argument) / s(-argument))
+    for form in (
+        sympy.factor(plain.rewrite(sympy.exp)),
+        sympy.factor(sympy.simplify(plain).rewrite(sympy.exp)),
+    ):
+        arguments = {e.args[0] for e in form.atoms(sympy.exp)}
+        for argument in sorted(arguments, key=sympy.default_sort_key):
+            e = sympy.exp(argument)
+            yield form.subs(1 + e, 1 / s(-argument)).subs(e, s(argument) / s(-argument))
 
 
 def _with_hypot(form: Any) -> Iterator[Any]:
@@ -186,5 +209,7 @@ def _recognised(spec: OpSpec, plain: Any) -> Iterator[Any]:
                 continue
             ratios = [v / s for v, s in zip(values, shown)]
             if all(abs(r - ratios[0]) < 1e-60 for r in ratios):
-                factor = sympy.nsimplify(sympy.Float(str(ratios[0]), 40), [sympy.log(2), sympy.pi], rational=None)
+                factor = sympy.nsimplify(
+                    sympy.Float(str(ratios[0]), 40), [sympy.log(2), sympy.pi], rational=None
+                )
                 yield factor * opaque(name)(argument)

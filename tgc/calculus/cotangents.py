@@ -142,8 +142,6 @@ def times(g: Builder, t: Node, partial: Node) -> Node:
             return g.map("neg", times(g, t, first))
         if partial.op == "div" and is_const(first):
             return g.map("div", times(g, t, first), partial.args[1])
-        if partial.op == "mul" and isinstance(first, Map) and first.op == "div" and is_const(first.args[0]):
-            return g.map("mul", times(g, t, first), partial.args[1])
     return g.map("mul", t, partial)
 
 

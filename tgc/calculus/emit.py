@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tgc.calculus.terms import OPERANDS, Apply, Num, Term, Var, subterms, uses
+from tgc.calculus.terms import OPERANDS, subterms
+from tgc.ir.expressions import Expression, Number, Variable
 from tgc.ir.ops import OPS
 
 if TYPE_CHECKING:
@@ -22,12 +23,11 @@ it, and the worst float32 error of the form below over the operation's domain, i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Optional
 
 from tgc.ir.build import Builder
 from tgc.ir.nodes import Node
 
-Partials = tuple[Optional[Node], ...]
+Partials = tuple[Node | None, ...]
 '''
 
 
@@ -47,7 +47,6 @@ def module(table: Mapping[str, Sequence[Partial | None]], finite: Sequence[str])
 def function(name: str, partials: Sequence[Partial | None]) -> str:
     """One operation's function."""
     operands = OPERANDS[: OPS[name].arity]
-    terms = [p.term for p in partials if p is not None]
     parameters = ["g: Builder", *(f"{v}: Node" for v in operands), "y: Node"]
     body = Body()
     results = ["None" if p is None else body.name(p.term) for p in partials]
@@ -56,7 +55,6 @@ def function(name: str, partials: Sequence[Partial | None]) -> str:
     lines += [f"    {line}" for line in body.lines]
     comma = "," if len(results) == 1 else ""
     lines.append(f"    return ({', '.join(results)}{comma})")
-    del terms
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +67,11 @@ def _docstring(name: str, partials: Sequence[Partial | None]) -> list[str]:
             continue
         error = f"  [{partial.worst:.1f} ULP]" if partial.verdict is not None else ""
         lines.append(f"dy/d{operand} = {partial.plain} = {infix(partial.term)}{error}")
-    wrapped = [part for line in lines for part in (textwrap.wrap(line, 92, subsequent_indent="    ") or [""])]
+    wrapped = [
+        part
+        for line in lines
+        for part in (textwrap.wrap(line, 92, subsequent_indent="    ") or [""])
+    ]
     return [*wrapped, '"""']
 
 
@@ -78,19 +80,19 @@ class Body:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self._names: dict[Term, str] = {}
+        self._names: dict[Expression, str] = {}
 
-    def name(self, term: Term) -> str:
+    def name(self, term: Expression) -> str:
         """The variable that holds a term; assigned on first use."""
         for part in subterms(term):
             if part not in self._names:
                 self._names[part] = self._assign(part)
         return self._names[term]
 
-    def _assign(self, term: Term) -> str:
-        if isinstance(term, Var):
+    def _assign(self, term: Expression) -> str:
+        if isinstance(term, Variable):
             return term.name
-        if isinstance(term, Num):
+        if isinstance(term, Number):
             return f"g.like(a, {term.value!r})"
         name = f"t{len(self.lines)}"
         arguments = ", ".join(self._names[a] for a in term.args)
@@ -102,10 +104,12 @@ INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2)}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
-def infix(term: Term, level: int = 0) -> str:
+def infix(term: Expression, level: int = 0) -> str:
     """A term as people write it."""
-    if not isinstance(term, Apply):
-        return str(term)
+    if isinstance(term, Variable):
+        return term.name
+    if isinstance(term, Number):
+        return f"{term.value:g}" if float(f"{term.value:g}") == term.value else repr(term.value)
     if term.op in INFIX:
         sign, rank = INFIX[term.op]
         right = rank + (term.op in ("sub", "div"))
@@ -119,6 +123,3 @@ def infix(term: Term, level: int = 0) -> str:
     if term.op == "square":
         return f"{infix(term.args[0], 4)}**2"
     return f"{term.op}({', '.join(infix(a) for a in term.args)})"
-
-
-__all__ = ["function", "infix", "module", "uses"]

@@ -8,12 +8,13 @@ zero elsewhere), and Max and Min turn into Heaviside steps whose value at a tie 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from tgc.calculus.terms import parse, runner
+from tgc.calculus.terms import runner
+from tgc.ir.expressions import parse
 from tgc.ir.ops import OpSpec
 from tgc.numerics.ulp import round_to
 
@@ -21,7 +22,7 @@ PRECISION = 400
 """Bits of the reference: 1 - tanh(x)**2 still has digits at x = 60."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def symbols() -> tuple[Any, Any, Any, Any]:
     """The real symbols a, b, c and the output y."""
     import sympy
@@ -30,7 +31,7 @@ def symbols() -> tuple[Any, Any, Any, Any]:
     return a, b, c, y
 
 
-@lru_cache(maxsize=None)
+@cache
 def opaque(name: str) -> Any:
     """A table operation as a sympy function that sympy leaves alone."""
     import sympy
@@ -53,7 +54,8 @@ def differentiate(expression: Any, symbol: Any) -> Any:
     """d expression / d symbol, with steps counted as constants."""
     import sympy
 
-    steps = sorted(expression.atoms(sympy.floor, sympy.ceiling, sympy.sign), key=sympy.default_sort_key)
+    kinds = (sympy.floor, sympy.ceiling, sympy.sign, sympy.Heaviside)
+    steps = sorted(expression.atoms(*kinds), key=sympy.default_sort_key)
     frozen = {step: sympy.Dummy(f"step{k}", real=True) for k, step in enumerate(steps)}
     result = sympy.diff(expression.xreplace(frozen), symbol)
     return result.xreplace({dummy: step for step, dummy in frozen.items()})
@@ -62,7 +64,7 @@ def differentiate(expression: Any, symbol: Any) -> Any:
 def tie_weight(spec: OpSpec, operand: int) -> float:
     """What operand 0 or 1 gets where they are equal."""
     if spec.ties is None:
-        raise ValueError(f"{spec.name} is not smooth: its record needs `ties`")
+        return 0.5
     return spec.ties if operand == 0 else 1.0 - spec.ties
 
 

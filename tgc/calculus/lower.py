@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tgc.calculus.terms import Apply, Num, Term, apply
+from tgc.calculus.terms import apply
+from tgc.ir.expressions import Apply, Expression, Number, Variable
 from tgc.ir.ops import OPS
 
 FUNCTIONS = {
@@ -20,6 +21,10 @@ FUNCTIONS = {
 }
 
 
+QUOTIENTS = ("plain", "nested", "inverse")
+"""u/(v*w), or u/v/w, which does not overflow where v*w would, or (1/(v*w))*u, whose reciprocal may be had already."""
+
+
 class NotLowered(Exception):
     """The expression has a part the table has no operation for."""
 
@@ -29,18 +34,19 @@ class Lowering:
 
     Args:
         at_tie, unordered: the weight a Heaviside step has at 0 and at NaN.
-        nested: divide by the factors of a denominator one after another, which neither overflows nor underflows
-            where their product would.
+        quotient: how fractions are written, one of QUOTIENTS.
     """
 
-    def __init__(self, *, at_tie: float | None = None, unordered: float = 1.0, nested: bool = False) -> None:
-        self.at_tie, self.unordered, self.nested = at_tie, unordered, nested
+    def __init__(
+        self, *, at_tie: float | None = None, unordered: float = 1.0, quotient: str = "plain"
+    ) -> None:
+        self.at_tie, self.unordered, self.quotient = at_tie, unordered, quotient
 
-    def __call__(self, e: Any) -> Term:
+    def __call__(self, e: Any) -> Expression:
         import sympy
 
         if e.is_Symbol:
-            return apply_var(e.name)
+            return Variable(e.name)
         if e.is_number:
             return number(e)
         if e.is_Add:
@@ -55,9 +61,9 @@ class Lowering:
             return self._step(e.args[0])
         return self._function(e)
 
-    def _add(self, e: Any) -> Term:
+    def _add(self, e: Any) -> Expression:
         positive, negative = split_signs(e)
-        total: Term | None = None
+        total: Expression | None = None
         for part in positive:
             total = self(part) if total is None else apply("add", total, self(part))
         for part in negative:
@@ -65,7 +71,7 @@ class Lowering:
         assert total is not None
         return total
 
-    def _mul(self, e: Any) -> Term:
+    def _mul(self, e: Any) -> Expression:
         import sympy
 
         coefficient, factors = 1.0, []
@@ -78,23 +84,26 @@ class Lowering:
         above = [f for f in factors if not _is_inverse(f)]
         below = [1 / f for f in factors if _is_inverse(f)]
         negative, size = coefficient < 0, abs(coefficient)
-        result = self._product(above, size) if above or not below else Num(size)
+        result = self._product(above, size) if above or not below else Number(size)
         if below:
             result = self._divide(result, below)
         return apply("neg", result) if negative else result
 
-    def _product(self, factors: list[Any], coefficient: float) -> Term:
-        result: Term | None = None
+    def _product(self, factors: list[Any], coefficient: float) -> Expression:
+        result: Expression | None = None
         for factor in factors:
             result = self(factor) if result is None else apply("mul", result, self(factor))
         if result is None:
-            return Num(coefficient)
-        return result if coefficient == 1 else apply("mul", result, Num(coefficient))
+            return Number(coefficient)
+        return result if coefficient == 1 else apply("mul", result, Number(coefficient))
 
-    def _divide(self, above: Term, below: list[Any]) -> Term:
+    def _divide(self, above: Expression, below: list[Any]) -> Expression:
         import sympy
 
-        if not self.nested:
+        if self.quotient == "inverse":
+            reciprocal = apply("div", Number(1.0), self._product(below, 1.0))
+            return reciprocal if above == Number(1.0) else apply("mul", reciprocal, above)
+        if self.quotient == "plain":
             return apply("div", above, self._product(below, 1.0))
         for factor in below:
             base, power = factor.as_base_exp()
@@ -104,14 +113,14 @@ class Lowering:
                 above = apply("div", above, self(base))
         return above
 
-    def _pow(self, e: Any) -> Term:
+    def _pow(self, e: Any) -> Expression:
         import sympy
 
         base, power = e.args
         if power.is_number and power.is_negative:
             if power == -sympy.S.Half:
                 return apply("rsqrt", self(base))
-            return self._divide(Num(1.0), [1 / e])
+            return self._divide(Number(1.0), [1 / e])
         if power == sympy.S.Half:
             return apply("sqrt", self(base))
         if power.is_Integer and power <= 8:
@@ -123,23 +132,25 @@ class Lowering:
             return apply("exp2", self(power))
         return apply("pow", self(base), self(power))
 
-    def _step(self, u: Any) -> Term:
+    def _step(self, u: Any) -> Expression:
         if self.at_tie is None:
             raise NotLowered("a step outside Max and Min")
         positive, negative = split_signs(u)
         if len(positive) > 1 or len(negative) > 1:
             raise NotLowered("a step of a sum")
-        above = self(positive[0]) if positive else Num(0.0)
-        below = self(negative[0]) if negative else Num(0.0)
+        above = self(positive[0]) if positive else Number(0.0)
+        below = self(negative[0]) if negative else Number(0.0)
         return step(above, below, self.at_tie, self.unordered)
 
-    def _function(self, e: Any) -> Term:
+    def _function(self, e: Any) -> Expression:
         name = e.func.__name__
         if name == "op_negabs":
             # -|a| with a one-sided derivative at 0 (clamp gives it all to one operand), so that even functions
             # written in it keep every derivative there; abs, whose derivative at 0 is 0, would lose the second.
             inner = self(e.args[0])
             return Apply("clamp_max", (inner, apply("neg", inner)))
+        if name == "Abs" and e.args[0].is_nonnegative:
+            return self(e.args[0])
         op = name[3:] if name.startswith("op_") else FUNCTIONS.get(name, name)
         if op == "sign" and e.args[0].is_Symbol:
             return apply("sign", self(e.args[0]))
@@ -155,17 +166,11 @@ class Lowering:
         return apply(op, *args)
 
 
-def apply_var(name: str) -> Term:
-    from tgc.calculus.terms import Var
-
-    return Var(name)
-
-
-def number(e: Any) -> Num:
+def number(e: Any) -> Number:
     """A sympy number as a literal."""
     if not e.is_real or not e.is_finite:
         raise NotLowered(str(e))
-    return Num(float(e))
+    return Number(float(e))
 
 
 def split_signs(e: Any) -> tuple[list[Any], list[Any]]:
@@ -199,21 +204,21 @@ def _is_inverse(factor: Any) -> bool:
     return bool(power.is_number and power.is_negative)
 
 
-def integer_power(base: Term, power: int) -> Term:
+def integer_power(base: Expression, power: int) -> Expression:
     """A small power by squaring."""
-    result: Term | None = None
+    result: Expression | None = None
     while power:
         if power & 1:
             result = base if result is None else apply("mul", result, base)
         power >>= 1
         if power:
             base = apply("square", base)
-    return Num(1.0) if result is None else result
+    return Number(1.0) if result is None else result
 
 
-def step(above: Term, below: Term, at_tie: float, unordered: float) -> Term:
+def step(above: Expression, below: Expression, at_tie: float, unordered: float) -> Expression:
     """1 where above > below, 0 where less, `at_tie` where equal and `unordered` at NaN, in few comparisons."""
-    one, zero = Num(1.0), Num(0.0)
+    one, zero = Number(1.0), Number(0.0)
     if at_tie == unordered == 1.0:
         return Apply("where", (Apply("lt", (above, below)), zero, one))
     if at_tie == unordered == 0.0:
@@ -224,5 +229,9 @@ def step(above: Term, below: Term, at_tie: float, unordered: float) -> Term:
         return Apply("where", (Apply("le", (above, below)), zero, one))
     tie = Apply("eq", (above, below))
     if unordered == 1.0:
-        return Apply("where", (Apply("lt", (above, below)), zero, Apply("where", (tie, Num(at_tie), one))))
-    return Apply("where", (Apply("gt", (above, below)), one, Apply("where", (tie, Num(at_tie), zero))))
+        return Apply(
+            "where", (Apply("lt", (above, below)), zero, Apply("where", (tie, Number(at_tie), one)))
+        )
+    return Apply(
+        "where", (Apply("gt", (above, below)), one, Apply("where", (tie, Number(at_tie), zero)))
+    )

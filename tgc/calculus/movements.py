@@ -58,4 +58,6 @@ def _unpad(g: Builder, shape: Shape, movement: Pad, x: Node) -> Node:
         before + n + (n - 1) * gap if gap else before + n
         for before, n, gap in zip(movement.before, shape, movement.interior)
     )
-    return g.slice(x, start=movement.before, stop=stop, step=tuple(gap + 1 for gap in movement.interior))
+    return g.slice(
+        x, start=movement.before, stop=stop, step=tuple(gap + 1 for gap in movement.interior)
+    )

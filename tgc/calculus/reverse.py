@@ -141,9 +141,7 @@ def _take_adjoint(g: Builder, node: Take, t: Node) -> Cotangent:
     x, index = node.args
     if index.shape[node.axis] != 1:
         return Cotangent(g.put(t, index, axis=node.axis, extent=x.shape[node.axis]))
-    here = g.map(
-        "eq", g.iota(node.axis, x.shape, index.dtype), g.broadcast(index, shape=x.shape)
-    )
+    here = g.map("eq", g.iota(node.axis, x.shape, index.dtype), g.broadcast(index, shape=x.shape))
     return Cotangent(g.broadcast(t, shape=x.shape), here)
 
 
@@ -192,5 +190,3 @@ def seed_names(graph: Graph) -> list[str]:
 
 def _name(leaf: Leaf) -> str:
     return str(getattr(leaf.source, "name", leaf))
-
-

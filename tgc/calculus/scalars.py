@@ -46,7 +46,11 @@ def is_sum_of_squares(node: Node, depth: int = 32) -> bool:
     if isinstance(node, View):
         return not isinstance(node.movement, Pad) and is_sum_of_squares(node.args[0], depth - 1)
     if isinstance(node, Fold):
-        return node.monoid == "sum" and node.mode == "reduce" and is_sum_of_squares(node.args[0], depth - 1)
+        return (
+            node.monoid == "sum"
+            and node.mode == "reduce"
+            and is_sum_of_squares(node.args[0], depth - 1)
+        )
     if not isinstance(node, Map):
         return False
     if node.op == "square":

@@ -1,97 +1,42 @@
-"""Scalar expressions over the operation table: what sympy's answers are turned into before anything uses them.
+"""What is done with scalar expressions over the operation table: pricing, rewriting, running.
 
-A term is an operand (`a`, `b`, `c`, or the output `y`), a number, or an operation of the table over terms. Terms are
-written as nested calls, `div(1, add(1, exp(neg(a))))`, which is also the grammar of expansions and of edge policies
-in the table. They can be priced, run in numpy at any precision, and printed as Python that builds nodes.
+sympy's answers become expressions (see ir/expressions.py) before anything uses them. Their variables are the operands
+a, b, c of an operation and its output y.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tgc.ir.expressions import Apply, Expression, Number, Variable, parse
 from tgc.ir.ops import OPS, OpSpec
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Var:
-    """An operand, or the output `y`."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class Num:
-    """A literal."""
-
-    value: float
-
-    def __str__(self) -> str:
-        return str(int(self.value)) if self.value == int(self.value) else repr(self.value)
-
-
-@dataclass(frozen=True)
-class Apply:
-    """A table operation over terms."""
-
-    op: str
-    args: tuple[Term, ...]
-
-    def __str__(self) -> str:
-        return f"{self.op}({', '.join(map(str, self.args))})"
-
-
-Term = Union[Var, Num, Apply]
-
 OPERANDS = ("a", "b", "c")
 
 
-def apply(op: str, *args: Term) -> Term:
-    """An operation; arithmetic on numbers is done now."""
-    if all(isinstance(a, Num) for a in args) and op in ("add", "sub", "mul", "div", "neg"):
-        values = [a.value for a in args if isinstance(a, Num)]
+def apply(op: str, *args: Expression) -> Expression:
+    """An operation; arithmetic on numbers and double negation are done now."""
+    if op == "neg" and isinstance(args[0], Apply) and args[0].op == "neg":
+        return args[0].args[0]
+    if all(isinstance(a, Number) for a in args) and op in ("add", "sub", "mul", "div", "neg"):
+        values = [a.value for a in args if isinstance(a, Number)]
         if op == "neg":
-            return Num(-values[0])
+            return Number(-values[0])
         x, y = values
-        return Num({"add": x + y, "sub": x - y, "mul": x * y, "div": x / y if y else float("nan")}[op])
+        return Number(
+            {"add": x + y, "sub": x - y, "mul": x * y, "div": x / y if y else float("nan")}[op]
+        )
     return Apply(op, args)
 
 
-@lru_cache(maxsize=None)
-def parse(text: str) -> Term:
-    """Read nested calls. Names `and`, `or`, `not` are Python's own, so they are read with a trailing underscore."""
-    for word in ("and", "or", "not"):
-        text = text.replace(f"{word}(", f"{word}_(")
-    return _read(ast.parse(text, mode="eval").body)
-
-
-def _read(tree: ast.expr) -> Term:
-    if isinstance(tree, ast.Name):
-        return Var(tree.id)
-    if isinstance(tree, ast.Constant):
-        return Num(float(tree.value))  # type: ignore[arg-type]
-    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-        return apply("neg", _read(tree.operand))
-    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
-        op = tree.func.id.rstrip("_")
-        if op not in OPS or len(tree.args) != OPS[op].arity:
-            raise ValueError(f"no operation {op} of {len(tree.args)} operands")
-        return apply(op, *(_read(a) for a in tree.args))
-    raise ValueError(f"not a term: {ast.unparse(tree)}")
-
-
-def subterms(term: Term, seen: set[Term] | None = None) -> Iterator[Term]:
+def subterms(term: Expression, seen: set[Expression] | None = None) -> Iterator[Expression]:
     """Each distinct subterm once, arguments first."""
     seen = set() if seen is None else seen
     if term in seen:
@@ -103,26 +48,27 @@ def subterms(term: Term, seen: set[Term] | None = None) -> Iterator[Term]:
     yield term
 
 
-def cost(term: Term) -> float:
-    """The price of the distinct operations of a term; operands and the output `y` are free.
+def cost(*terms: Expression) -> float:
+    """The price of the distinct operations of some expressions; operands and the output `y` are free.
 
     Constants cost a little, so that of equal forms the shorter wins.
     """
-    total = 0.0
-    for part in subterms(term):
-        if isinstance(part, Apply):
-            total += OPS[part.op].cost if part.op != "neg" else 0.5
-        elif isinstance(part, Num):
-            total += 0.01
+    total, seen = 0.0, set[Expression]()
+    for term in terms:
+        for part in subterms(term, seen):
+            if isinstance(part, Apply):
+                total += OPS[part.op].cost if part.op != "neg" else 0.5
+            elif isinstance(part, Number):
+                total += 0.01
     return total
 
 
-def uses(term: Term, name: str) -> bool:
+def uses(term: Expression, name: str) -> bool:
     """Whether an operand occurs in a term."""
-    return any(isinstance(part, Var) and part.name == name for part in subterms(term))
+    return any(isinstance(part, Variable) and part.name == name for part in subterms(term))
 
 
-def replace(term: Term, old: Term, new: Term) -> Term:
+def replace(term: Expression, old: Expression, new: Expression) -> Expression:
     """The term with one subterm replaced wherever it occurs."""
     if term == old:
         return new
@@ -131,26 +77,26 @@ def replace(term: Term, old: Term, new: Term) -> Term:
     return term
 
 
-def bind(term: Term, values: Mapping[str, Term]) -> Term:
+def bind(term: Expression, values: Mapping[str, Expression]) -> Expression:
     """The term with operands replaced by terms."""
-    if isinstance(term, Var):
+    if isinstance(term, Variable):
         return values.get(term.name, term)
     if isinstance(term, Apply):
-        return Apply(term.op, tuple(bind(a, values) for a in term.args))
+        return apply(term.op, *(bind(a, values) for a in term.args))
     return term
 
 
 # --- running --------------------------------------------------------------------------------------------------------
 
 
-def run(term: Term, operands: Mapping[str, Array]) -> Array:
+def run(term: Expression, operands: Mapping[str, Array]) -> Array:
     """Evaluate in numpy, rounding after each operation, in the dtype of the operands."""
     dtype = next(iter(operands.values())).dtype
-    done: dict[Term, Array] = {}
+    done: dict[Expression, Array] = {}
     for part in subterms(term):
-        if isinstance(part, Var):
+        if isinstance(part, Variable):
             done[part] = operands[part.name]
-        elif isinstance(part, Num):
+        elif isinstance(part, Number):
             done[part] = np.asarray(part.value, dtype)
         else:
             done[part] = run_op(part.op, tuple(done[a] for a in part.args), dtype)
@@ -176,7 +122,7 @@ def expansion(spec: OpSpec, dtype: Any) -> str | None:
     return spec.expansion
 
 
-def runner(op: str, term: Term) -> Callable[..., Array]:
+def runner(op: str, term: Expression) -> Callable[..., Array]:
     """A function of the operands of `op` that evaluates a term over them and the output `y`."""
 
     def call(*operands: Array) -> Array:

@@ -151,6 +151,10 @@ _TABLE: tuple[OpSpec, ...] = (
     _unary("sinh", "sinh(a)", "libdevice.sinh({0})", domain=((-89.0, 89.0),), cost=14, ulp=4.0),
     _unary("cosh", "cosh(a)", "libdevice.cosh({0})", domain=((-89.0, 89.0),), cost=14, ulp=4.0),
     _unary("tanh", "tanh(a)", "libdevice.tanh({0})", domain=((-20.0, 20.0),), cost=12, ulp=4.0),
+    _unary(
+        "sech2", "1 - tanh(a)**2", None, numpy=None, torch=None, domain=((-20.0, 20.0),), cost=14, ulp=4.0,
+        expansion="div(mul(4, exp(mul(-2, abs(a)))), square(add(1, exp(mul(-2, abs(a))))))",
+    ),
     _unary("asinh", "asinh(a)", "libdevice.asinh({0})", numpy="arcsinh", cost=16, ulp=4.0),
     _unary("acosh", "acosh(a)", "libdevice.acosh({0})", numpy="arccosh", domain=((1.0, INF),), cost=16, ulp=4.0),
     _unary("atanh", "atanh(a)", "libdevice.atanh({0})", numpy="arctanh", domain=((-1.0, 1.0),), cost=16, ulp=4.0),

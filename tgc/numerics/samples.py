@@ -48,7 +48,8 @@ def uniform(
 
 def inside(values: Floats, interval: Interval) -> Floats:
     """Those of `values` that lie in `interval`."""
-    return values[(values >= interval[0]) & (values <= interval[1])]
+    kept: Floats = values[(values >= interval[0]) & (values <= interval[1])]
+    return kept
 
 
 def points(
@@ -61,9 +62,10 @@ def points(
 ) -> list[Floats]:
     """Operands that cover a domain: one array per operand, all of one length.
 
-    Half the points are uniform over bits, half over values; then come points close to the ends of the interval (or to
-    -1 and 1), its finite landmarks in every combination, equal operands, and operands that share a large offset. With `special`, the combinations include
-    NaN, infinities and values outside the domain.
+    Half the points are uniform over bits, half over values; then come points close to the ends of
+    the interval (or to -1 and 1), its finite landmarks in every combination, equal operands, and
+    operands that share a large offset. With `special`, the combinations include NaN, infinities
+    and values outside the domain.
     """
     half = count // 2
     bits = [bit_uniform(i, half, rng, dtype) for i in domain]
@@ -82,7 +84,8 @@ def _near_ends(interval: Interval, count: int, rng: np.random.Generator, dtype: 
     ends = np.array([v if abs(v) < 1e6 else np.sign(v) for v in interval])
     distance = 10.0 ** rng.uniform(-8, 0, count)
     values = ends[rng.integers(0, 2, count)] + distance * rng.choice([-1.0, 1.0], count)
-    return np.clip(values, *interval).astype(dtype)
+    result: Floats = np.clip(values, *interval).astype(dtype)
+    return result
 
 
 def _landmarks(domain: Sequence[Interval], dtype: Any, special: bool) -> list[Floats]:

@@ -9,13 +9,13 @@ so a caller can ask that errors smaller than it count as less than one ULP.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
-Truth = Union[NDArray[np.float64], Sequence[Any]]
+Truth = NDArray[np.float64] | Sequence[Any]
 
 
 def spacing(value: Floats, dtype: np.dtype[Any], *, flush: bool = False) -> NDArray[np.float64]:
@@ -41,9 +41,7 @@ def ulp_error(
     got = np.asarray(got)
     if isinstance(want, np.ndarray):
         return _against_floats(got, want.astype(np.float64), flush, signed_zero)
-    errors = [
-        _against_mpf(g, w, got.dtype, flush) for g, w in zip(got.ravel(), want, strict=True)
-    ]
+    errors = [_against_mpf(g, w, got.dtype, flush) for g, w in zip(got.ravel(), want, strict=True)]
     return np.array(errors).reshape(got.shape)
 
 
