@@ -239,12 +239,15 @@ class _Session:
         launch = Launch(kernel.__name__, sizes, tensors)
         self.trace.launches.append(launch)
         constants = {p.name for p in kernel.params if p.is_constexpr}
+        declared = {p.name: p.annotation_type for p in kernel.params}
         body = self._python_of(kernel)
         patches = _Patches()
         self.current = launch
         try:
             _patch_language(self, patches)
-            arguments = {n: v if n in constants else _argument(v) for n, v in bound.items()}
+            arguments = {
+                n: v if n in constants else _argument(v, declared[n]) for n, v in bound.items()
+            }
             stock.interpreter_builder.set_grid_dim(*sizes)
             with np.errstate(all="ignore"):
                 for program in np.ndindex(*sizes):
@@ -292,10 +295,13 @@ def _extent(tensor: torch.Tensor) -> tuple[np.uint64, np.uint64]:
     return np.uint64(low), np.uint64(low + (last + 1) * tensor.element_size())
 
 
-def _argument(value: Any) -> Any:
-    """A launch argument as the kernel sees it: ints int32 or int64, floats fp32, bools int1, tensors pointers."""
+def _argument(value: Any, declared: str = "") -> Any:
+    """A launch argument as the kernel sees it: ints int32 or int64, bools int1, tensors pointers, floats fp32 unless
+    the parameter is annotated as fp64."""
     if isinstance(value, bool):
         return tl.tensor(stock.TensorHandle(np.array([value]), tl.int1), tl.int1)
+    if isinstance(value, float) and declared == "fp64":
+        return tl.tensor(stock.TensorHandle(np.array([value], np.float64), tl.float64), tl.float64)
     if isinstance(value, float):
         return tl.tensor(stock.TensorHandle(np.array([value], np.float32), tl.float32), tl.float32)
     return stock._implicit_cvt(value)
