@@ -58,8 +58,15 @@ def split_axis(flat: Flat, inner: frozenset[str]) -> str | None:
 
 
 def inner_axes(flat: Flat) -> frozenset[str]:
-    """The axes that folds inside the kernel reduce."""
-    return frozenset(a for s in flat.body if isinstance(s, Reduce) for a in s.over)
+    """The axes one program sees whole: those that folds inside the kernel reduce, and those a result does not have.
+
+    A row statistic stored beside its matrix must be written by one program, not by every tile of the row.
+    """
+    reduced = frozenset(a for s in flat.body if isinstance(s, Reduce) for a in s.over)
+    everything = frozenset(flat.axes)
+    stored = [frozenset(t for t, _ in s.index.terms if isinstance(t, str)) for s in flat.stores]
+    folded = [frozenset((*fold.over, *fold.axes)) for fold, _ in flat.partials]
+    return reduced.union(*(everything - axes for axes in (*stored, *folded)))
 
 
 def order_axes(flat: Flat, facts: Facts) -> Flat:
