@@ -12,7 +12,7 @@ in place afterwards is an error only if a second derivative is then asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tgc.ir.sizes import evaluate
@@ -245,6 +245,9 @@ def _kept(ctx: Any, saved: Sequence[Any], cotangents: Sequence[Any]) -> list[Any
 def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run:
     """A callable for values of these sizes, strides, devices and requirements, in this grad mode."""
     torch = torch_module()
+    device = device_of(values)
+    if device is not None and device.type == "meta":
+        return partial(_shapes, program)
     wrt: tuple[int, ...] = ()
     if torch.is_grad_enabled():
         wrt = tuple(i for i, v in enumerate(values) if is_tensor(v) and v.requires_grad)
@@ -252,10 +255,18 @@ def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run
         call = Call(program, values, wrt, backend)
         apply = function_class().apply
         return lambda vs: apply(call, *vs)
-    device = device_of(values)
     target = target_of(device, backend)
     value = program.value(target, bind(program.inputs, values))
     return step_of(value.run, values, [s.dtype for s in program.outputs], device, target)
+
+
+def _shapes(program: Program, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Results without data, for arguments without data."""
+    sizes, empty = bind(program.inputs, values), torch_module().empty
+    return tuple(
+        empty([evaluate(d, sizes) for d in o.shape], dtype=torch_dtype(o.dtype), device="meta")
+        for o in program.outputs
+    )
 
 
 def run(program: Program, values: Sequence[Any], backend: str | None) -> tuple[Any, ...]:
