@@ -171,7 +171,7 @@ class IndexArrays:
         parts = split_index(buffer, s.index, self.body.extent_of, inside=False)
         if len(buffer.shape) == 1 and buffer.strides == (1,):
             array = self._array(buffer)
-        elif parts is not None and parts.shape is None and self._leading_only(buffer, s.index):
+        elif buffer.shape and parts is not None and parts.shape is None and self._leading_only(buffer, s.index):
             return f"np.where({mask}, {self._clipped(buffer, parts.parts)}, {fill})"
         else:
             array = self._flat(buffer)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from tgc.codegen.naming import size_text
-from tgc.codegen.numpy.access import ExtentOf, Part, Split, is_negative, split_index
+from tgc.codegen.numpy.access import ExtentOf, Part, Split, is_contiguous, is_negative, split_index
 from tgc.ir.sizes import Dim
 from tgc.kernel.ir import Buffer, Index, Program
 
@@ -152,7 +152,9 @@ def _strided(
     item = buffer.dtype.itemsize
     steps = ["0" if d is None else size_text(coefficient[d] * item, sizes) for d in dims]
     base = name
-    if index.offset != 0:
+    if index.offset != 0 and is_contiguous(buffer):
+        base = f"{name}.reshape(-1)[{size_text(index.offset, sizes)}:]"
+    elif index.offset != 0:
         span: Dim = 1
         for stride, extent in zip(buffer.strides, buffer.shape):
             span = span + stride * (extent - 1)
