@@ -151,7 +151,7 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
         "the index row_max is f32, not an integer",
     ),
     "float mask": (
-        lambda: change(silu(), lambda s: s) if False else _float_mask(),
+        lambda: _float_mask(),
         "the mask x is f32, not bool",
     ),
     "reduce over a grid axis": (lambda: _grid_fold(), r"cannot fold over \('i',\) here"),

@@ -25,16 +25,18 @@ def emit(plans: Sequence[Plan]) -> str:
     names = Names(["np", "as_strided", "bfloat16", *(plan.name for plan in plans)])
     constants = Constants(names)
     functions: list[str] = []
-    known: dict[Kernel, str] = {}
+    known: list[tuple[Kernel, str]] = []
     for plan in plans:
         launched: dict[int, str] = {}
         for position, step in enumerate(plan.steps):
             if not isinstance(step, Launch):
                 continue
-            if step.kernel not in known:
-                known[step.kernel] = names.new(step.kernel.name)
-                functions.append(emit_kernel(step.kernel, known[step.kernel], constants, names))
-            launched[position] = known[step.kernel]
+            name = next((name for kernel, name in known if kernel == step.kernel), None)
+            if name is None:
+                name = names.new(step.kernel.name)
+                known.append((step.kernel, name))
+                functions.append(emit_kernel(step.kernel, name, constants, names))
+            launched[position] = name
         functions.append(emit_host(plan, names, launched))
     body = "\n\n".join(functions)
     head = ["import numpy as np"]

@@ -60,6 +60,8 @@ def _atom_nonnegative(atom: str | FloorDiv) -> bool:
 
 def divide(value: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     """Polynomial division by leading terms: quotient and remainder with value = quotient * divisor + remainder."""
+    if value == divisor:
+        return 1, 0
     if isinstance(divisor, int):
         return _divide_by_integer(value, divisor)
     quotient: Dim = 0
@@ -101,21 +103,36 @@ def split_index(
     Args:
         inside: prove that each part stays inside its dimension; a masked index need not.
     """
-    candidates: list[tuple[Dim, ...] | None] = [None]
+    own = _split_as(buffer.shape, buffer.strides, index, extent_of, inside=inside)
+    if own is not None:
+        return Split(own)
     if is_contiguous(buffer):
-        candidates += [(product(buffer.shape),), _chain(index, extent_of)]
-    for shape in candidates:
-        dims = buffer.shape if shape is None else shape
-        strides = buffer.strides if shape is None else _row_major(dims)
-        if shape is not None and product(shape) != product(buffer.shape):
-            continue
-        parts = _parts(dims, strides, index, extent_of)
-        if parts is None or any(len(p.terms) > 1 for p in parts if _affine(p)):
-            continue
-        if not inside or all(_stays_inside(p, extent_of) for p in parts):
-            changed = shape is not None and shape != buffer.shape
-            return Split(tuple(parts), shape if changed else None)
+        elements = product(buffer.shape)
+        for shape in ((elements,), _chain(index, extent_of)):
+            parts = (
+                _split_as(shape, _row_major(shape), index, extent_of, inside=inside)
+                if product(shape) == elements
+                else None
+            )
+            if parts is not None:
+                return Split(parts, shape if shape != buffer.shape else None)
     return None
+
+
+def _split_as(
+    shape: tuple[Dim, ...],
+    strides: tuple[Dim, ...],
+    index: Index,
+    extent_of: ExtentOf,
+    *,
+    inside: bool,
+) -> tuple[Part, ...] | None:
+    parts = _parts(shape, strides, index, extent_of)
+    if parts is None or any(len(p.terms) > 1 and _affine(p) for p in parts):
+        return None
+    if inside and not all(_stays_inside(p, extent_of) for p in parts):
+        return None
+    return tuple(parts)
 
 
 def _row_major(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -180,6 +197,10 @@ def is_negative(step: Dim) -> bool:
 
 
 def _stays_inside(part: Part, extent_of: ExtentOf) -> bool:
+    if len(part.terms) == 1 and part.offset == 0:
+        term, step = part.terms[0]
+        if step == 1 and isinstance(term, str) and extent_of(term) == part.extent:
+            return True
     low = high = part.offset
     for term, step in part.terms:
         last = _last(term, extent_of)
