@@ -44,7 +44,7 @@ except ImportError:
 
     triton = _Absent()
 
-# a * b + c rounds twice, as written, and denormal numbers are not flushed to zero (HIP never flushes them).
+# a * b + c rounds twice, as written; denormal numbers are not flushed to zero (HIP never does).
 IEEE = {{"enable_fp_fusion": False}}
 if torch.version.hip is None:
     IEEE["enable_reflect_ftz"] = False
