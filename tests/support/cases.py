@@ -157,6 +157,15 @@ def linear_tanh() -> Graph:
     return g.graph("linear_tanh", (x, w, b), (g.map("tanh", z),))
 
 
+def product() -> Graph:
+    """A contraction and nothing else."""
+    g = Builder()
+    x, w = g.input("x", d.float32, (N, M)), g.input("w", d.float32, (M, K))
+    cube = (N, M, K)
+    times = g.map("mul", g.broadcast(x, shape=cube, dims=(0, 1)), g.broadcast(w, shape=cube, dims=(1, 2)))
+    return g.graph("product", (x, w), (g.fold("sum", times, axes=(1,)),))
+
+
 def movements() -> Graph:
     """Slices, pads, flips, permutations and reshapes before a map."""
     g = Builder()
@@ -208,6 +217,7 @@ CASES: tuple[Callable[[], Graph], ...] = (
     cross_entropy,
     regression,
     linear_tanh,
+    product,
     movements,
     concatenate,
     three_axes,

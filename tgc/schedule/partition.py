@@ -101,6 +101,7 @@ class Partition:
         product = contraction(node)
         if product is not None:
             self.contractions.append(node)
+            self.roots = [root for root in self.roots if root.node is not node]
             for factor in (product.a, product.b):
                 self._place_value(factor.source, "operand", "scratch")
             self._place_value(node, "product", "scratch", root=False)
