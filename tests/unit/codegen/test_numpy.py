@@ -408,6 +408,43 @@ def test_masked_gathers_stay_inside(rng: np.random.Generator) -> None:
     assert (y[::3] == -0.5).all()
 
 
+def _box(kernel_axes: list[Axis], *, scale: float) -> Plan:
+    """y = scale * pad(x, 2 rows in front and 1 behind, 3 columns in front), by one mask over both axes."""
+    rows, columns = n + 3, m + 3
+    buffers = (buffer("x", float32, (n, m)), buffer("y", float32, (rows, columns), "out"))
+    b = KernelBuilder("pad_kernel", kernel_axes, buffers)
+    r, c = b.iota(("r", 1), name="row"), b.iota(("c", 1), name="column")
+    inside = b.op("and", b.op("ge", r, 2), b.op("le", r, n + 1))
+    inside = b.op("and", inside, b.op("gt", c, 2))
+    x = b.load("x", ("r", m), ("c", 1), offset=-2 * m - 3, mask=inside, fill=-1.0)
+    kept = b.op("where", inside, x, -1.0)
+    b.store("y", b.op("mul", kept, scale), ("r", columns), ("c", 1))
+    return plan_of(b.build(["n", "m"]), ["x"], ["y"], [Binding("n", "x", 0), Binding("m", "x", 1)])
+
+
+@pytest.mark.parametrize("kind", ["grid", "lane"])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (13, 5)], ids=str)
+def test_padding_is_a_slice(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> None:
+    axes = [Axis("r", n + 3, "grid", 4), Axis("c", m + 3, kind, None if kind == "lane" else 3)]
+    plan = _box(axes, scale=2.0)
+    x = rng.standard_normal(shape).astype(np.float32)
+    (y,) = check(plan, [x])
+    np.testing.assert_array_equal(y, 2 * np.pad(x, ((2, 1), (3, 0)), constant_values=-1))
+    source = emit([plan])
+    assert not any(word in source for word in ("take", "arange", "copyto", "bool_"))
+
+
+def test_a_mask_that_is_no_box_still_holds(rng: np.random.Generator) -> None:
+    """Either end of a vector: the load goes by index arrays, clipped."""
+    buffers = (buffer("x", float32, (n,)), buffer("y", float32, (n + 4,), "out"))
+    b = KernelBuilder("ends_kernel", [Axis("i", n + 4, "grid", 4)], buffers)
+    i = b.iota(("i", 1))
+    inside = b.op("and", b.op("lt", i, n), b.op("or", b.op("lt", i, 3), b.op("ge", i, n - 2)))
+    b.store("y", b.op("neg", b.load("x", ("i", 1), mask=inside, fill=9.0)), ("i", 1))
+    plan = plan_of(b.build(["n"]), ["x"], ["y"], [Binding("n", "x", 0)])
+    check(plan, [rng.standard_normal(11).astype(np.float32)])
+
+
 @pytest.mark.parametrize(
     "subscripts",
     ["ij,jk->ik", "ij,kj->ik", "ji,jk->ik", "ij,jk->ki", "bij,bjk->bik", "bij,bkj->bik", "ij,j->i", "i,i->", "i,ij->j",
@@ -415,7 +452,7 @@ def test_masked_gathers_stay_inside(rng: np.random.Generator) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", [float32, float64, int64, float16, BY_NAME["bfloat16"]], ids=str)
 def test_library_products(subscripts: str, dtype: DType, rng: np.random.Generator) -> None:
-    extent = dict(b=2, i=3, j=4, k=5, l=6)
+    extent = {"b": 2, "i": 3, "j": 4, "k": 5, "l": 6}
     left, right, out = subscripts.replace("->", ",").split(",")
     shapes = [tuple(extent[c] for c in part) for part in (left, right, out)]
     buffers = (

@@ -13,6 +13,7 @@ from tgc.codegen.naming import Names, size_text
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.indices import IndexArrays
 from tgc.codegen.numpy.liveness import Liveness, Value, analyse, statements
+from tgc.codegen.numpy.padding import Padded, needed, padding, restates
 from tgc.codegen.numpy.products import sums_of_products
 from tgc.codegen.numpy.slots import Lender, Place, Slots
 from tgc.codegen.numpy.views import Layout, View, affine_view, layout
@@ -96,7 +97,7 @@ class Body:
         self._find_views()
         self.live: Liveness = analyse(self.kernel, self._may_write_early)
         self.products = sums_of_products(self.kernel, self.live)
-        self._skipped = {id(p) for p in self.products.values()}
+        self._plan_padding()
         self._lend_outputs()
 
     # --- preparation ---
@@ -137,6 +138,30 @@ class Body:
     def names_of(self, buffer: str) -> str:
         """The name of a buffer's array in this kernel."""
         return self.arrays[buffer]
+
+    def _plan_padding(self) -> None:
+        """Find the loads done by slices, what merely repeats them, and what nobody needs then."""
+        listed = statements(self.kernel.body)
+        self.padded: dict[str, Padded] = {}
+        for s in listed:
+            if isinstance(s, Load) and layout(s.axes, self.frame) and s.mask is not None:
+                found = padding(s, self.kernel, self.live, self.extent_of)
+                if found is not None:
+                    self.padded[s.name] = found
+        self.aliases: dict[str, str] = {}
+        for s in listed:
+            if not isinstance(s, Op) or s.name in self.live.direct:
+                continue
+            repeated = restates(s, self.live)
+            if repeated is not None:
+                self.aliases[s.name] = repeated
+                value = self.live.values[repeated]
+                value.last = max(value.last, self.live.values[s.name].last)
+        kept = needed(self.kernel, self.padded, self.aliases)
+        self._skipped = {id(p) for p in self.products.values()}
+        self._skipped |= {
+            id(s) for s in listed if isinstance(s, Load | Iota | Op | Reduce) and s.name not in kept
+        }
 
     def _may_write_early(self, store: Store, value: Value) -> bool:
         """Values that are read, not computed, have nothing to write early; so have scalars, but for reductions."""
@@ -255,6 +280,8 @@ class Body:
     def _load(self, s: Load) -> None:
         if s.mask is None and (s.buffer, s.index) in self.views:
             self._arrays[s.name] = self.views[s.buffer, s.index][0]
+        elif s.name in self.padded and (target := self._destination(s)) is not None:
+            self.lines += self.indices.padded(s, self.padded[s.name], target)
         else:
             self.define(s.name, self.indices.load(s))
 
@@ -271,7 +298,7 @@ class Body:
 
     # --- operations ---
 
-    def _destination(self, s: Op | Reduce, inplace: tuple[str, ...] = ()) -> str | None:
+    def _destination(self, s: Load | Op | Reduce, inplace: tuple[str, ...] = ()) -> str | None:
         """The array a value is written into, or None if it is small and gets a name of its own."""
         value, number = self.live.values[s.name], self.live.numbers.get(id(s), -1)
         if s.name in self.live.direct:
@@ -295,6 +322,9 @@ class Body:
         return bool(dims) and seen <= set(dims)
 
     def _op(self, s: Op) -> None:
+        if s.name in self.aliases:
+            self._alias(s.name, self.aliases[s.name])
+            return
         args = [self.operand(a) for a in s.args]
         named = tuple(a for a in s.args if isinstance(a, str))
         if s.op == "where":
@@ -318,6 +348,12 @@ class Body:
             self.define(s.name, f"np.{name}({', '.join(args)})")
         else:
             self.emit(f"np.{name}({', '.join(args)}, out={target})")
+
+    def _alias(self, name: str, other: str) -> None:
+        if other in self._arrays:
+            self._arrays[name] = self._arrays[other]
+        else:
+            self._texts[name] = self._texts[other]
 
     def _where(self, s: Op, args: list[str]) -> None:
         """Two copies, the second under the condition; only the `else` operand may share the target."""

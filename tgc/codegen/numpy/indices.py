@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tgc.codegen.naming import size_operand, size_text
 from tgc.codegen.numpy.access import Part, is_contiguous, split_index
 from tgc.codegen.numpy.constants import dtype_text
+from tgc.codegen.numpy.padding import Padded
 from tgc.codegen.numpy.views import layout
 from tgc.ir import dtypes
 from tgc.ir.sizes import Dim
@@ -171,7 +172,12 @@ class IndexArrays:
         parts = split_index(buffer, s.index, self.body.extent_of, inside=False)
         if len(buffer.shape) == 1 and buffer.strides == (1,):
             array = self._array(buffer)
-        elif buffer.shape and parts is not None and parts.shape is None and self._leading_only(buffer, s.index):
+        elif (
+            buffer.shape
+            and parts is not None
+            and parts.shape is None
+            and self._leading_only(buffer, s.index)
+        ):
             return f"np.where({mask}, {self._clipped(buffer, parts.parts)}, {fill})"
         else:
             array = self._flat(buffer)
@@ -179,6 +185,59 @@ class IndexArrays:
         if index.isdigit():
             index = f"np.array({index})"
         return f'np.where({mask}, {array}.take({index}, mode="clip"), {fill})'
+
+    def padded(self, s: Load, found: Padded, target: str) -> list[str]:
+        """Fill the target, then copy the part of the buffer that lies in this block."""
+        body = self.body
+        fill = body.constants.name(Const(s.fill, s.dtype))
+        lines, ranges = [f"{target}.fill({fill})"], dict[str, tuple[str, str]]()
+        into: list[str] = []
+        for axis in layout(s.axes, body.frame):
+            low, high = self.bounds(axis) if axis is not None else ("0", "1")
+            bounded = axis is not None and (axis in found.box.lows or axis in found.box.highs)
+            if not bounded or axis is None:
+                ranges[axis or ""] = (low, high)
+                into.append(":")
+                continue
+            first, last = body.local(f"{axis}_first"), body.local(f"{axis}_last")
+            lows = [size_text(d, body.sizes) for d in found.box.lows.get(axis, [])]
+            highs = [size_text(d, body.sizes) for d in found.box.highs.get(axis, [])]
+            lines.append(f"{first} = " + (f"max({', '.join([low, *lows])})" if lows else low))
+            stop = f"min({', '.join([high, *highs])})" if highs else high
+            lines.append(f"{last} = max({first}, {stop})")
+            ranges[axis] = (first, last)
+            shift = "" if low == "0" else f" - {low}"
+            into.append(f"{first}{shift}:{last}{shift}")
+        buffer = body.kernel.buffer(s.buffer)
+        source = self._flat(buffer) if found.flat else self._array(buffer)
+        keys = [self._part_key(part, ranges) for part in found.parts]
+        widen = self._widen_to(s, found)
+        lines.append(f"{target}[{', '.join(into)}] = {source}[{', '.join(keys)}]{widen}")
+        return lines
+
+    def _part_key(self, part: Part, ranges: dict[str, tuple[str, str]]) -> str:
+        if not part.terms:
+            return size_text(part.offset, self.body.sizes)
+        axis = part.terms[0][0]
+        assert isinstance(axis, str)
+        low, high = ranges[axis]
+        if part.offset == 0:
+            return f"{low}:{high}"
+        if isinstance(part.offset, int) and part.offset < 0:
+            return f"{low} - {-part.offset}:{high} - {-part.offset}"
+        shift = size_text(part.offset, self.body.sizes)
+        shift = (
+            f" - {size_operand(-part.offset, self.body.sizes)}"
+            if shift.startswith("-")
+            else f" + {shift}"
+        )
+        return f"{low}{shift}:{high}{shift}"
+
+    def _widen_to(self, s: Load, found: Padded) -> str:
+        """New dimensions where the buffer lacks an axis the mask has."""
+        has = [t for part in found.parts for t, _ in part.terms]
+        dims = layout(tuple(a for a in s.axes if a in has), self.body.frame)
+        return f"[{', '.join('None' if d is None else ':' for d in dims)}]" if None in dims else ""
 
     def target(self, s: Store) -> str:
         """The left-hand side of a store by index arrays."""
@@ -201,13 +260,13 @@ class IndexArrays:
         return split is not None and split.shape is None
 
     def _clipped(self, buffer: Buffer, parts: tuple[Part, ...]) -> str:
-        keys = []
+        array, keys = self._array(buffer), []
         for place, part in enumerate(parts):
             text = self.expression(part.terms, part.offset)
             if part.terms and (place == 0 or any(isinstance(t, Gathered) for t, _ in part.terms)):
-                text = f"np.clip({text}, 0, {size_text(part.extent - 1, self.body.sizes)})"
+                text = f"np.clip({text}, 0, {array}.shape[{place}] - 1)"
             keys.append(text)
-        return f"{self._array(buffer)}[{', '.join(keys)}]"
+        return f"{array}[{', '.join(keys)}]"
 
     def _array(self, buffer: Buffer) -> str:
         """The whole array of a buffer; under another name where a slice of it has the buffer's own."""
