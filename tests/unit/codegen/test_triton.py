@@ -13,9 +13,10 @@ pytest.importorskip("triton")
 
 import torch
 
-from tests.support import emitted
+from tests.support import emitted, sample_plans
 from tests.support.kernel_builder import KernelBuilder, buffer
 from tests.support.sample_plans import SAMPLES, Sample, _plan, k, m, n
+from tgc.codegen.triton import emit
 from tgc.ir.dtypes import (
     DType,
     bool_,
@@ -376,3 +377,37 @@ def test_division_rounds_down(op: str, dtype: DType, tmp_path: Path) -> None:
     outputs, _ = emitted.call(emitted.load([plan], tmp_path), plan, [left, right])
     reference = {"floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power}[op]
     np.testing.assert_allclose(outputs[0].numpy(), reference(left, right), rtol=1e-6)
+
+
+# --- loops ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 19, 20, 21, 50])
+def test_a_program_stops_where_the_next_begins(size: int, tmp_path: Path) -> None:
+    """Twenty elements a program in tiles of eight: the third tile of each is cut at four."""
+    plan = sample_plans.full_sum(8, 20).plan
+    x = np.arange(size, dtype="f4")
+    outputs, trace = emitted.call(emitted.load([plan], tmp_path), plan, [x])
+    assert outputs[0].item() == float((x * x).sum())
+    assert trace.launches[0].of(trace.launches[0].tensors["x_ptr"]).read_once
+
+
+def test_what_does_not_change_in_a_loop_stays_outside(tmp_path: Path) -> None:
+    """Although it is used once, and inside."""
+    buffers = (
+        buffer("x", float32, (n, m)),
+        buffer("w", float32, (n,)),
+        buffer("y", float32, (n, m), "out"),
+    )
+    b = KernelBuilder("k", [Axis("r", n, "grid", 1), Axis("c", m, "loop", 8)], buffers)
+    w = b.op("exp", b.load("w", ("r", 1), name="w"))
+    b.loop("c")
+    x = b.load("x", ("r", m), ("c", 1), name="x")
+    b.store("y", b.op("mul", x, w), ("r", m), ("c", 1))
+    b.end()
+    plan = _plan("scaled", "x w", "y", buffers, (Launch(b.build(["n", "m"])),))
+    source = emit([plan])
+    assert source.index("libdevice.exp(w)") < source.index("for c_first in")
+    x_, w_ = np.ones((3, 11), "f4"), np.arange(3, dtype="f4")
+    outputs, _ = emitted.call(emitted.load([plan], tmp_path), plan, [x_, w_])
+    np.testing.assert_allclose(outputs[0].numpy(), x_ * np.exp(w_)[:, None], rtol=1e-6)
