@@ -22,7 +22,7 @@ from tgc import trees
 from tgc.api import Compiled, jit
 from tgc.errors import DerivativeError, DTypeError, ShapeError
 from tgc.ir import dtypes
-from tgc.ir.nodes import Graph, Leaf, Node
+from tgc.ir.nodes import Graph, Input, Leaf, Node, reachable
 from tgc.ir.rewrite import substitute
 from tgc.ir.sizes import product
 from tgc.pipeline import Pipeline
@@ -102,9 +102,15 @@ def local(
         i for i, r in enumerate(results) if isinstance(r, Tracer) and r.node.dtype.is_float
     )
     outputs = tuple(results[i].node for i in floats)
-    # The trace's own inputs are named too, so that a derivation gives no cotangent one of their names.
-    graph = trace.builder.graph(_name(function), (*fresh, *trace.leaves), outputs)
+    inputs = dict.fromkeys([*fresh, *_inputs_below(outputs)])
+    graph = trace.builder.graph(_name(function), tuple(inputs), outputs)
     return Local(graph, tuple(actual), structure.children[0], tuple(results), floats)
+
+
+def _inputs_below(nodes: tuple[Node, ...]) -> list[Leaf]:
+    """The inputs that nodes depend on, also those of enclosing traces and derivatives."""
+    leaves = [n for n in reachable(nodes) if isinstance(n, Leaf)]
+    return [leaf for leaf in leaves if isinstance(leaf.source, Input)]
 
 
 def _lifted(leaf: Any) -> Any:

@@ -65,7 +65,7 @@ def test_the_pair_is_what_runs() -> None:
     x, g = np.linspace(-2, 2, 9), np.ones(9)
     pair = tgc.jit(gelu).lower(x, grad=True)
     out = run_source(pair.source, "gelu", x)
-    given = {p: v for p, v in zip(("x", "g"), (x, g))}
+    given = {"x": x, "g": g}
     order = [given.get(name, None) for name in pair.plans[1].inputs]
     (dx,) = run_source(pair.source, "gelu_backward", *[g if v is None else v for v in order])
     np.testing.assert_allclose(out[0], tgc.jit(gelu)(x))
@@ -128,7 +128,8 @@ def test_explain() -> None:
     for part in ("kernels", "traffic", "saved for the backward", "regime", "not fused", "rewrites"):
         assert part in text
     assert "1.00 of the ideal" in text
-    assert "an output, written anyway" in text
+    assert "x: an input, alive anyway" in text
+    assert "an output, written anyway" in tgc.jit(tgc.exp).explain(tgc.spec("f32[n]"), grad=True)
     assert "saved" not in tgc.jit(softmax).explain(tgc.spec("f32[rows, cols]"))
 
 

@@ -142,11 +142,9 @@ def test_hvp() -> None:
 
 def test_hvp_sees_arrays_by_closure() -> None:
     data = np.arange(5.0)
-    for scale in (1.0, 2.0):
-        product = tgc.hvp(
-            lambda t: scale * tgc.sum((data * t[0]) ** 2), (np.ones(1),), (np.ones(1),)
-        )
-        np.testing.assert_allclose(product, [scale * 2 * np.sum(data**2)])
+    one = (np.ones(1),)
+    product = tgc.hvp(lambda t: tgc.sum((data * t[0]) ** 2), one, one)
+    np.testing.assert_allclose(product, [2 * np.sum(data**2)])
 
 
 @pytest.mark.parametrize("jacobian", [tgc.jacrev, tgc.jacfwd], ids=["jacrev", "jacfwd"])

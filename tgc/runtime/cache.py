@@ -256,7 +256,9 @@ def version() -> str:
         for name in sorted(names):
             if name.endswith(".py"):
                 status = os.stat(os.path.join(folder, name))
-                digest.update(f"{folder[len(top) :]}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+                digest.update(
+                    f"{folder[len(top) :]}/{name} {status.st_size} {status.st_mtime_ns}\n".encode()
+                )
     return digest.hexdigest()
 
 

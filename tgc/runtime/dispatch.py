@@ -31,8 +31,8 @@ from tgc.runtime.runners import Results, Runner, runner_of, separate
 from tgc.runtime.tensors import check_dense, device_of, is_tensor
 from tgc.runtime.tensors import container_of as container_of_all
 from tgc.settings import current, override
-from tgc.trace.abstract import container_of
-from tgc.trace.guards import bind, hold
+from tgc.trace.abstract import Abstract, container_of
+from tgc.trace.guards import Assumption, bind, hold
 from tgc.trace.run import Traced, trace
 from tgc.trace.state import active
 from tgc.trace.tracer import Tracer
@@ -52,13 +52,14 @@ class Stats:
 
 @dataclass(frozen=True)
 class Record:
-    """One trace: what it was made for, and how its program is fed and its results returned.
+    """One trace: what it was made for, and how its program is fed and its results returned. It holds no data.
 
     `inputs` are positions among the leaves of a call and, after them, the captured arrays.
     """
 
     signature: Any
-    traced: Traced
+    abstracts: tuple[Abstract, ...]
+    assumptions: tuple[Assumption, ...]
     program: Program
     inputs: tuple[int, ...]
     results: Results
@@ -133,9 +134,9 @@ class Dispatcher:
         runner = self._memo.get(key)
         if runner is None:
             with self._lock:
-                runner = self._memo.get(key) or self._prepare(
-                    args, kwargs, leaves, definition, short
-                )
+                runner = self._memo.get(key) or self._prepare(args, kwargs, leaves, definition)
+        if short is not None and self._short:
+            self._memo[short] = runner
         leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
         return runner(leaves)
 
@@ -172,7 +173,6 @@ class Dispatcher:
         kwargs: dict[str, Any],
         leaves: list[Any],
         definition: Any,
-        short: Any,
     ) -> Runner:
         device_of(leaves)
         if not self._records:
@@ -191,8 +191,6 @@ class Dispatcher:
             self._memo.clear()
         self._short = not self._captures and not self.static_argnames
         self._memo[self._key(leaves, definition, args, kwargs)] = runner
-        if short is not None and self._short and not kwargs:
-            self._memo[short] = runner
         return runner
 
     def _find(self, signature: Any, leaves: Sequence[Any]) -> Record | None:
@@ -200,10 +198,10 @@ class Dispatcher:
             if record.signature != signature:
                 continue
             values = [leaves[i] for i in record.inputs]
-            if not all(_same_rank(a, v) for a, v in zip(record.traced.abstracts, values)):
+            if not all(_same_rank(a, v) for a, v in zip(record.abstracts, values)):
                 continue
-            sizes = bind(record.traced.abstracts, [shape_of(v) for v in values])
-            if sizes is not None and hold(record.traced.assumptions, sizes):
+            sizes = bind(record.abstracts, [shape_of(v) for v in values])
+            if sizes is not None and hold(record.assumptions, sizes):
                 return record
         return None
 
@@ -213,7 +211,9 @@ class Dispatcher:
         traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
         inputs = [*traced.places, *self._capture(traced.captured, leaves)]
         program, results = program_of(traced, self.compiler)
-        record = Record(signature, traced, program, tuple(inputs), results)
+        record = Record(
+            signature, traced.abstracts, traced.assumptions, program, tuple(inputs), results
+        )
         self._records.append(record)
         return record
 

@@ -68,11 +68,11 @@ def runner_of(
     pick = _picker(inputs, len(leaves))
     if container == "torch":
         return _torch_runner(program, pick, results, values, backend)
+    target = target_of(None, backend)
+    into = [into_numpy(v) for v in values]
     if not program.outputs:
         return lambda leaves: _assemble(results, pick(leaves), ())
-    target = target_of(None, backend)
     host = program.value(target, bind(program.inputs, values)).run
-    into = [into_numpy(v) for v in values]
     return _numpy_runner(host, pick, into, results, container)
 
 

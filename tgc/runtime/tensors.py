@@ -36,7 +36,7 @@ def is_tensor(value: object) -> bool:
 
 
 def container_of(values: Sequence[Any]) -> str:
-    """"torch" if any value is a tensor, else "numpy" if any is an array, else "python"."""
+    """ "torch" if any value is a tensor, else "numpy" if any is an array, else "python"."""
     if any(is_tensor(v) for v in values):
         return "torch"
     return "numpy" if any(isinstance(v, np.ndarray | np.generic) for v in values) else "python"
@@ -185,7 +185,8 @@ def into_numpy(value: Any) -> Convert:
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
             raise UnsupportedOpError(
-                "masked arrays are not compiled", hint="pass the data and the mask, and use tgc.where"
+                "masked arrays are not compiled",
+                hint="pass the data and the mask, and use tgc.where",
             )
         dtype_of(value)
         plain = value.flags.c_contiguous and value.flags.aligned
