@@ -20,6 +20,7 @@ from tgc.runtime.program import Pair, Program, bind
 from tgc.runtime.tensors import (
     Convert,
     device_of,
+    dtype_of,
     into_numpy,
     into_torch,
     is_tensor,
@@ -44,7 +45,10 @@ class Step:
 
     def __call__(self, values: Sequence[Any]) -> tuple[Any, ...]:
         results = self._host(*[c(v) for c, v in zip(self._into, values)])
-        return tuple([c(r) for c, r in zip(self._out, results)])
+        out = self._out
+        if len(out) < len(results):  # what a forward saves follows its outputs
+            out = self._out = (*out, *(out_of_numpy(dtype_of(r)) for r in results[len(out) :]))
+        return tuple([c(r) for c, r in zip(out, results)])
 
 
 class OnDevice:
@@ -77,7 +81,17 @@ def step_of(
 
 
 class Call:
-    """A program prepared for tensors of given sizes, of which those numbered `wrt` require a gradient."""
+    """A program prepared for tensors of given sizes, of which those numbered `wrt` require a gradient.
+
+    Attributes:
+        tensors, outputs: inputs and outputs the backward reads, in the order torch saves them; after them come the
+            values the forward saved.
+        others: tensors among the inputs that only a further derivative reads.
+        numbers: inputs that are Python numbers.
+        order: the backward's arguments, as positions among saved values, cotangents and numbers.
+        fixed: outputs without a derivative.
+        targets: per result of the backward, the input it is the cotangent of.
+    """
 
     def __init__(
         self, program: Program, values: Sequence[Any], wrt: tuple[int, ...], backend: str | None
@@ -87,59 +101,48 @@ class Call:
         self.target = target_of(self.device, backend)
         self.sizes = bind(program.inputs, values)
         self.pair: Pair = program.pair(self.target, wrt, self.sizes)
-        self.count = len(program.outputs)
-        self._values = [v.detach() if is_tensor(v) else v for v in values]
-        self.forward = self._forward_step()
-        self._values = []
-        self.fixed = tuple(k for k, yes in enumerate(self.pair.depends) if not yes)
-        self.plain_inputs = self._plain_inputs(values)
-        self.saved_inputs = tuple(i for kind, i in self.pair.keeps if kind == "input")
-        self.saved_tensors = tuple(i for i in self.saved_inputs if is_tensor(values[i]))
-        self.saved_outputs = tuple(i for kind, i in self.pair.keeps if kind == "output")
-        self.extras = 1 + max((i for kind, i in self.pair.keeps if kind == "saved"), default=-1)
-        self._backwards: dict[Any, Run] = {}
         self.vjp = program.vjp(wrt)
+        self.count = len(program.outputs)
+        self.size = len(program.inputs)
+        self._keep(values)
+        self.fixed = tuple(k for k, yes in enumerate(self.pair.depends) if not yes)
+        found = [(place, i) for i, place in enumerate(self.pair.results) if place is not None]
+        self.targets = tuple(i for _, i in sorted(found))
+        dtypes = [slot.dtype for slot in program.outputs]
+        self.forward = step_of(self.pair.forward, values, dtypes, self.device, self.target)
+        self._backward: Run | None = None
 
-    def _forward_step(self) -> Run:
-        dtypes = [slot.dtype for slot in self.program.outputs]
-        run = step_of(self.pair.forward, self._values, [], self.device, self.target)
-        if self.target != "numpy":
-            return run
-        wrap = _saved_wrapper()
-        outs = [out_of_numpy(d) for d in dtypes]
-        extra = sum(1 for kind, _ in self.pair.keeps if kind == "saved")
-        into = [into_numpy(v) for v in self._values]
-        return Step(self.pair.forward, into, [*outs, *([wrap] * extra)])
-
-    def _plain_inputs(self, values: Sequence[Any]) -> tuple[int, ...]:
-        kept = {i for kind, i in self.pair.keeps if kind == "input"}
-        return tuple(i for i, v in enumerate(values) if i not in kept and is_tensor(v))
+    def _keep(self, values: Sequence[Any]) -> None:
+        """Work out what is saved and where the backward finds it."""
+        keeps = self.pair.keeps
+        read = [i for kind, i in keeps if kind == "input"]
+        self.tensors = tuple(i for i in read if is_tensor(values[i]))
+        self.outputs = tuple(i for kind, i in keeps if kind == "output")
+        self.others = tuple(
+            i for i, v in enumerate(values) if is_tensor(v) and i not in self.tensors
+        )
+        self.numbers = tuple(i for i, v in enumerate(values) if not is_tensor(v))
+        places = [("input", i) for i in self.tensors] + [("output", i) for i in self.outputs]
+        places += [("saved", i) for i in range(sum(kind == "saved" for kind, _ in keeps))]
+        places += [("cotangent", k) for k in range(len(self.program.floats))]
+        places += [("input", i) for i in self.numbers]
+        self.order = tuple(places.index((kind, i)) for kind, i in keeps)
 
     def backward(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Run the scheduled backward on the values of `pair.keeps`, in order."""
-        key = tuple([v.stride() if is_tensor(v) else None for v in values])
-        run = self._backwards.get(key)
-        if run is None:
-            slots = [self.program.inputs[i] for i in self.wrt]
-            run = step_of(
-                self.pair.backward, values, [s.dtype for s in slots], self.device, self.target
-            )
-            self._backwards[key] = run
-        return run(values)
+        if self._backward is None:
+            dtypes = [self.program.inputs[i].dtype for i in self.targets]
+            host = self.pair.backward
+            self._backward = step_of(host, values, dtypes, self.device, self.target)
+        return self._backward(values)
 
-    def zeros(self, output: int) -> Any:
-        """The cotangent of an output nobody used."""
+    def cotangent(self, output: int, given: Any) -> Any:
+        """The cotangent of an output, contiguous; zeros if nobody used the output."""
+        if given is not None:
+            return given if given.is_contiguous() else given.contiguous()
         slot = self.program.outputs[output]
         shape = [evaluate(d, self.sizes) for d in slot.shape]
         return torch_module().zeros(shape, dtype=torch_dtype(slot.dtype), device=self.device)
-
-
-def _saved_wrapper() -> Convert:
-    """Wraps a saved value of any dtype."""
-    wrap = out_of_numpy
-    from tgc.runtime.tensors import dtype_of
-
-    return lambda a: wrap(dtype_of(a))(a)
 
 
 def _stale(kind: str, expected: int, found: int) -> RuntimeError:
@@ -160,20 +163,18 @@ def function_class() -> Any:
         @staticmethod
         def forward(ctx: Any, call: Call, *values: Any) -> Any:
             results = call.forward(values)
-            outputs, extras = results[: call.count], results[call.count :]
+            outputs = results[: call.count]
             ctx.save_for_backward(
-                *[values[i] for i in call.saved_tensors],
-                *[outputs[i] for i in call.saved_outputs],
-                *extras,
+                *[values[i] for i in call.tensors],
+                *[outputs[i] for i in call.outputs],
+                *results[call.count :],
             )
             ctx.call = call
-            ctx.others = [values[i] for i in call.plain_inputs]
-            ctx.versions = [v._version for v in ctx.others]
-            ctx.numbers = (
-                None if len(call.saved_tensors) + len(ctx.others) == len(values) else values
-            )
-            if ctx.numbers is not None:
-                ctx.numbers = tuple(None if is_tensor(v) else v for v in values)
+            if call.others:
+                ctx.others = [values[i] for i in call.others]
+                ctx.versions = [v._version for v in ctx.others]
+            if call.numbers:
+                ctx.numbers = [values[i] for i in call.numbers]
             if call.fixed:
                 ctx.mark_non_differentiable(*[outputs[i] for i in call.fixed])
             ctx.set_materialize_grads(False)
@@ -183,23 +184,19 @@ def function_class() -> Any:
         def backward(ctx: Any, *cotangents: Any) -> Any:
             call: Call = ctx.call
             saved = ctx.saved_tensors
-            grads: list[Any] = [None] * (1 + len(call.program.inputs))
+            grads: list[Any] = [None] * (1 + call.size)
             if all(c is None for c in cotangents):
                 return tuple(grads)
-            given = [
-                call.zeros(k) if cotangents[k] is None else cotangents[k]
-                for k in call.program.floats
-            ]
+            given = [call.cotangent(k, cotangents[k]) for k in call.program.floats]
             if torch.is_grad_enabled():
-                results = run(call.vjp, [*_primals(ctx, saved), *given], call.backend)
-                for position, i in enumerate(call.wrt):
-                    if call.pair.results[i] is not None:
-                        grads[1 + i] = results[position]
+                slopes = run(call.vjp, [*_primals(ctx, saved), *given], call.backend)
+                for i, slope in zip(call.wrt, slopes):
+                    grads[1 + i] = slope if i in call.targets else None
                 return tuple(grads)
-            results = call.backward(_kept(ctx, saved, given))
-            for i, place in enumerate(call.pair.results):
-                if place is not None:
-                    grads[1 + i] = results[place]
+            values = [*saved, *given, *ctx.numbers] if call.numbers else [*saved, *given]
+            slopes = call.backward([values[place] for place in call.order])
+            for i, slope in zip(call.targets, slopes):
+                grads[1 + i] = slope
             return tuple(grads)
 
     return Compiled
@@ -208,34 +205,17 @@ def function_class() -> Any:
 def _primals(ctx: Any, saved: Sequence[Any]) -> list[Any]:
     """All inputs of the program, from what was saved and what was only held."""
     call: Call = ctx.call
-    for value, version in zip(ctx.others, ctx.versions):
-        if value._version != version:
-            raise _stale(f"{value.type()} {list(value.shape)}", version, value._version)
-    values = list(ctx.numbers or [None] * len(call.program.inputs))
-    for i, value in zip(call.plain_inputs, ctx.others):
+    values: list[Any] = [None] * call.size
+    for i, value in zip(call.tensors, saved):
         values[i] = value
-    for i, value in zip(call.saved_tensors, saved):
-        values[i] = value
-    return values
-
-
-def _kept(ctx: Any, saved: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
-    """The arguments of the scheduled backward."""
-    call: Call = ctx.call
-    inputs = dict(zip(call.saved_tensors, saved))
-    first = len(call.saved_tensors)
-    outputs = dict(zip(call.saved_outputs, saved[first:]))
-    extras = saved[first + len(call.saved_outputs) :]
-    values: list[Any] = []
-    for kind, i in call.pair.keeps:
-        if kind == "input":
-            values.append(inputs[i] if i in inputs else ctx.numbers[i])
-        elif kind == "output":
-            values.append(outputs[i])
-        elif kind == "saved":
-            values.append(extras[i])
-        else:
-            values.append(cotangents[i])
+    if call.others:
+        for i, value, version in zip(call.others, ctx.others, ctx.versions):
+            if value._version != version:
+                raise _stale(f"{value.type()} {list(value.shape)}", version, value._version)
+            values[i] = value
+    if call.numbers:
+        for i, value in zip(call.numbers, ctx.numbers):
+            values[i] = value
     return values
 
 

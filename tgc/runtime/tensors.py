@@ -163,11 +163,12 @@ def _identity(value: Any) -> Any:
 
 
 def _view(tensor: Any) -> Any:
-    return tensor.detach().numpy()
+    # On a CPU tensor `force` detaches and copies nothing (but where the conjugate or sign is still pending).
+    return tensor.numpy(force=True)
 
 
 def _view_contiguous(tensor: Any) -> Any:
-    return np.ascontiguousarray(tensor.detach().numpy())
+    return np.ascontiguousarray(tensor.numpy(force=True))
 
 
 def _contiguous(tensor: Any) -> Any:
@@ -201,8 +202,6 @@ def _tensor_into_numpy(value: Any) -> Convert:
     if value.dtype == torch.bfloat16:
         bits, wanted = torch.int16, _ml_bfloat16()
         return lambda t: t.detach().contiguous().view(bits).numpy().view(wanted)
-    if value.is_neg():
-        return lambda t: t.detach().resolve_neg().numpy()
     return _view if value.is_contiguous() else _view_contiguous
 
 
