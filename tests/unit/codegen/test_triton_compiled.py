@@ -165,6 +165,18 @@ def test_float64_numbers_travel_as_float64(tmp_path: Path) -> None:
     assert declared["scale"] == "fp64", "the launcher would pass a Python float as fp32"
 
 
+@pytest.mark.parametrize("dtype", [float32, float64, int64], ids=lambda d: d.name)
+def test_a_choice_between_constants_has_their_type(dtype: DType, tmp_path: Path) -> None:
+    buffers = (buffer("x", float32, (n,)), buffer("y", dtype, (n,), "out"))
+    b = KernelBuilder("choose_kernel", [Axis("i", n, "grid", 256)], buffers)
+    positive = b.op("gt", b.load("x", ("i", 1), name="x"), 0.0)
+    b.store("y", b.op("where", positive, 1.0, 0.0, dtype=dtype), ("i", 1))
+    plan = _plan("choose", "x", "y", buffers, (Launch(b.build(["n"])),))
+    (binary,) = emitted.compile_plan(plan, tmp_path, {"n": 4096})
+    select = next(line for line in binary.asm("ttir").splitlines() if "arith.select" in line)
+    assert {"float32": "xf32", "float64": "xf64", "int64": "xi64"}[dtype.name] in select
+
+
 def test_an_operation_without_a_spelling_is_refused() -> None:
     assert "softplus" not in PRIMITIVES
     from tgc.codegen.triton import emit

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Dim, FloorDiv, Size
+from tgc.ir.sizes import Atom, Dim, FloorDiv, PowerOfTwo, Size
 
 Expr: TypeAlias = ast.expr
 
@@ -107,13 +107,21 @@ def is_sum(node: Expr) -> bool:
     return isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub))
 
 
-def wrapped(opening: str, groups: Sequence[Sequence[str]], closing: str, depth: int) -> list[str]:
+def wrapped(
+    opening: str,
+    groups: Sequence[Sequence[str]],
+    closing: str,
+    depth: int,
+    *,
+    trailing: str = ",",
+) -> list[str]:
     """`f(a, b)` on one line if it fits, else each group of arguments on lines of its own."""
     indent, groups = "    " * depth, [group for group in groups if group]
     one = indent + opening + ", ".join(item for group in groups for item in group) + closing
     if len(one) <= WIDTH:
         return [one]
     inner = [line for group in groups for line in filled(group, f"{indent}    ")]
+    inner[-1] = inner[-1].rstrip(",") + trailing
     return [indent + opening, *inner, indent + closing]
 
 
@@ -172,7 +180,7 @@ def dim(value: Dim, names: Mapping[Dim, str]) -> Expr:
 
 
 def _monomial(
-    atoms: tuple[str | FloorDiv, ...], coefficient: int, names: Mapping[Dim, str]
+    atoms: tuple[Atom, ...], coefficient: int, names: Mapping[Dim, str]
 ) -> Expr:
     factors = [_atom(atom, names) for atom in atoms]
     if coefficient != 1 or not factors:
@@ -184,9 +192,11 @@ def _monomial(
     return result
 
 
-def _atom(atom: str | FloorDiv, names: Mapping[Dim, str]) -> Expr:
+def _atom(atom: Atom, names: Mapping[Dim, str]) -> Expr:
     if isinstance(atom, str):
         return name(names.get(Size.symbol(atom), atom))
+    if isinstance(atom, PowerOfTwo):
+        return call("lanes", dim(atom.value, names))
     numerator, denominator = atom.numerator, atom.denominator
     if _rounds_up(numerator, denominator):
         up = dim(numerator - (denominator - 1), names)
@@ -210,7 +220,9 @@ def subsizes(size: Dim) -> Iterator[Dim]:
         return
     for monomial, _ in size.terms:
         for atom in monomial:
-            if isinstance(atom, FloorDiv):
+            if isinstance(atom, PowerOfTwo):
+                yield from subsizes(atom.value)
+            elif isinstance(atom, FloorDiv):
                 up = _rounds_up(atom.numerator, atom.denominator)
                 numerator = atom.numerator - (atom.denominator - 1) if up else atom.numerator
                 yield from subsizes(numerator)

@@ -61,10 +61,8 @@ class HostWriter:
         if len(arrow) <= WIDTH - 10:
             self._line(f'"""{arrow}"""')
             return
-        lines = [*filled(described, "    "), *filled(["-> " + results[0], *results[1:]], "    ")]
-        lines[0] = lines[0].replace("    ", '    """', 1)
-        self.lines += [line.rstrip(",") if i else line for i, line in enumerate(lines)]
-        self._line('"""')
+        lines = [*_paragraph(described), *_paragraph(["-> " + results[0], *results[1:]])]
+        self.lines += ['    """' + lines[0].lstrip(), *lines[1:], '    """']
 
     def _described(self, buffer_name: str) -> str:
         buffer = self.plan.buffer(buffer_name)
@@ -77,12 +75,7 @@ class HostWriter:
 
     def _guards_and_sizes(self) -> None:
         dense = [self.buffers[b.name] for b in self._tensors() if _is_row_major(b) and b.shape]
-        if len(dense) == 1:
-            self._line(f"{dense[0]} = {dense[0]}.contiguous()")
-        elif dense:
-            self.lines += wrapped(
-                f"{', '.join(dense)} = (t.contiguous() for t in (", [dense], "))", 1
-            )
+        self._make_contiguous(dense)
         for buffer in self._tensors():
             self._bind(buffer)
         for guard in self.plan.guards:
@@ -91,6 +84,14 @@ class HostWriter:
             conditions += [str(guard.high)] if guard.high is not None else []
             self._line(f"assert {' <= '.join(conditions)}")
         self._name_sizes()
+
+    def _make_contiguous(self, tensors: Sequence[str]) -> None:
+        if len(tensors) == 1:
+            self._line(f"{tensors[0]} = {tensors[0]}.contiguous()")
+        elif tensors:
+            names = ", ".join(tensors)
+            generator = f"t.contiguous() for t in ({names})"
+            self.lines += wrapped(f"{names} = (", [[generator]], ")", 1, trailing="")
 
     def _tensors(self) -> list[Buffer]:
         found = [self.plan.buffer(name) for name in dict.fromkeys(self.plan.inputs)]
@@ -221,11 +222,14 @@ class HostWriter:
         fixed, spans = 1, []
         for geometry in launch.parameters.blocks:
             block, width = geometry.block_name, geometry.block
-            if width is None:
-                self._line(f"{block} = lanes({self._size(geometry.axis.extent)})", depth)
-                spans.append(block)
-            fixed *= width or 1
-            options.append(f"{block}={block if width is None else width}")
+            if isinstance(width, int):
+                fixed *= width
+                options.append(f"{block}={width}")
+                continue
+            text = f"lanes({self._size(geometry.axis.extent)})" if width is None else self._size(width)
+            self._line(f"{block} = {text}", depth)
+            spans.append(block)
+            options.append(f"{block}={block}")
         tile = " * ".join([*([str(fixed)] if fixed > 1 else []), *spans])
         chosen = f"warps({tile})" if spans else str(warps(fixed))
         return [*options, f"num_warps={chosen}", "**IEEE"]
@@ -242,3 +246,8 @@ def _is_row_major(buffer: Buffer) -> bool:
 
 def _tuple(items: Sequence[str]) -> str:
     return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+
+
+def _paragraph(items: Sequence[str]) -> list[str]:
+    lines = filled(items, "    ")
+    return [*lines[:-1], lines[-1].rstrip(",")]

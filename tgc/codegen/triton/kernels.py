@@ -271,8 +271,8 @@ class KernelWriter(Tiles):
         if not isinstance(operand, Const):
             return self.values[operand]
         others = statement.args[1:] if statement.op == "where" else statement.args
-        alone = all(isinstance(v, Const) for v in others) or statement.op == "cast"
-        alone = alone or (statement.op == "where" and position == 0)
+        condition = statement.op == "where" and position == 0
+        alone = condition or statement.op == "cast" or all(isinstance(v, Const) for v in others)
         if isinstance(operand.value, Size):
             if alone or operand.dtype.name != "int64":
                 return self._operand(operand)

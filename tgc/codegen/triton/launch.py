@@ -62,7 +62,9 @@ class Launch:
         """This launch where the size symbols have these values."""
         values = {name: evaluate(size, sizes) for name, size in self.parameters.sizes}
         blocks = {
-            g.block_name: lanes(evaluate(g.axis.extent, sizes)) if g.block is None else g.block
+            g.block_name: lanes(evaluate(g.axis.extent, sizes))
+            if g.block is None
+            else evaluate(g.block, sizes)
             for g in self.parameters.blocks
         }
         pointers = self.pointers

@@ -149,6 +149,11 @@ def argument(value: float | int | bool, dtype: DType) -> Expr:
     return literal(value, dtype) if bare else typed(value, dtype)
 
 
+def _is_float32(value: float | int | bool, dtype: DType) -> bool:
+    """Whether Triton gives a bare literal this type, float32, by itself."""
+    return dtype.name == "float32" and not _outside_float32(float(value))
+
+
 def _outside_float32(value: float) -> bool:
     """Whether Triton takes a literal for a float64 because float32 has no normal number like it."""
     size = abs(value)
@@ -157,7 +162,7 @@ def _outside_float32(value: float) -> bool:
 
 def constant_for(op: str, value: float | int | bool, dtype: DType, *, alone: bool) -> Expr:
     """A constant operand of `op`; `alone` if no operand beside it carries the type."""
-    if alone:
+    if alone and not _is_float32(value, dtype):
         return typed(value, dtype)
     if op != "where" and is_call(spelling(op, dtype)):
         return argument(value, dtype)

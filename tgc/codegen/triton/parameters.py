@@ -61,7 +61,7 @@ class Geometry:
     """
 
     axis: Axis
-    block: int | None
+    block: Dim | None
     tiled: bool
     masked: bool
 
@@ -74,10 +74,10 @@ def geometry(axis: Axis) -> Geometry:
     """The lanes of an axis; a fixed extent needs no more of them than it has."""
     extent = axis.extent
     block = None if axis.kind == "lane" else axis.block or 1
-    if isinstance(extent, int):
+    if isinstance(extent, int) and not isinstance(block, Size):
         fitting = power_of_two(extent)
         block = fitting if block is None else min(block, fitting)
-    if block is not None and block != power_of_two(block):
+    if isinstance(block, int) and block != power_of_two(block):
         raise VerifyError(f"axis {axis.name}: a Triton tile needs a power of two, not {block}")
     exact = block is not None and extent != 0 and exact_quotient(extent, block) is not None
     tiled = block != 1 or extent == 0

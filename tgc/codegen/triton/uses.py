@@ -13,6 +13,16 @@ from tgc.ir.ops import OPS
 from tgc.kernel.ir import Iota, Kernel, Load, Loop, Op, Operand, Reduce, Statement, Store
 from tgc.kernel.walk import gathered
 
+# What the result of a fold is called where the user gave no name: not sum or max, which are Python's.
+_FOLDED = {
+    "sum": "total",
+    "prod": "product",
+    "max": "largest",
+    "min": "smallest",
+    "any": "some",
+    "all": "every",
+}
+
 
 @dataclass
 class Usage:
@@ -87,6 +97,8 @@ class Uses:
         if self._unnamed(statement) and (store := self.stored(name)):
             return store.buffer
         stem = re.sub(r"(_value)?(_\d+)?$", "", name)
+        if isinstance(statement, Reduce) and stem == statement.monoid:
+            return _FOLDED[stem]
         buffers = {b.name.removesuffix("_partial") for b in self.kernel.buffers}
         return stem if stem in buffers or stem in OPS or stem in BASIC_MONOIDS else name
 
