@@ -7,7 +7,7 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping
 
-from tgc.ir.sizes import Dim, FloorDiv, Size
+from tgc.ir.sizes import Atom, Dim, PowerOfTwo, Size
 
 RESERVED = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist) | frozenset(dir(builtins))
 
@@ -70,7 +70,7 @@ def size_operand(dim: Dim, names: Mapping[str, str] | None = None) -> str:
     return text if text.isidentifier() or text.isdigit() else f"({text})"
 
 
-def _positive_first(size: Size) -> list[tuple[tuple[str | FloorDiv, ...], int]]:
+def _positive_first(size: Size) -> list[tuple[tuple[Atom, ...], int]]:
     """The terms, a positive one in front: `n - 1` rather than `-1 + n`."""
     return (
         sorted(size.terms, key=lambda term: term[1] < 0)
@@ -79,9 +79,11 @@ def _positive_first(size: Size) -> list[tuple[tuple[str | FloorDiv, ...], int]]:
     )
 
 
-def _atom_text(atom: str | FloorDiv, names: Mapping[str, str]) -> str:
+def _atom_text(atom: Atom, names: Mapping[str, str]) -> str:
     if isinstance(atom, str):
         return names.get(atom, atom)
+    if isinstance(atom, PowerOfTwo):
+        return f"1 << ({size_text(atom.value - 1, names)}).bit_length()"
     divisor = size_operand(atom.denominator, names)
     rounded_up = atom.numerator - atom.denominator + 1
     if _length(rounded_up) < _length(atom.numerator):
@@ -93,6 +95,6 @@ def _length(dim: Dim) -> int:
     return 1 if isinstance(dim, int) else len(dim.terms)
 
 
-def _factor_text(atom: str | FloorDiv, names: Mapping[str, str]) -> str:
+def _factor_text(atom: Atom, names: Mapping[str, str]) -> str:
     text = _atom_text(atom, names)
     return text if isinstance(atom, str) or text.startswith("-(") else f"({text})"

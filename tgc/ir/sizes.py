@@ -14,7 +14,7 @@ from functools import reduce
 from typing import TypeAlias, Union
 
 Dim: TypeAlias = Union[int, "Size"]
-Atom: TypeAlias = Union[str, "FloorDiv"]
+Atom: TypeAlias = Union[str, "FloorDiv", "PowerOfTwo"]
 Monomial: TypeAlias = tuple[Atom, ...]
 
 
@@ -35,6 +35,31 @@ class FloorDiv:
 
     def __str__(self) -> str:
         return f"({self._key})"
+
+
+class PowerOfTwo:
+    """The opaque atom "the least power of two that is at least `value`": the lanes of a tile."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Dim) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PowerOfTwo) and other.value == self.value
+
+    def __hash__(self) -> int:
+        return hash(("pow2", self.value))
+
+    def __str__(self) -> str:
+        return f"pow2({self.value})"
+
+
+def power_of_two(value: Dim) -> Dim:
+    """The least power of two that is at least `value`, and at least 1."""
+    if isinstance(value, int):
+        return 1 << max(value - 1, 0).bit_length()
+    return Size((((PowerOfTwo(value),), 1),))
 
 
 def _order(atom: Atom) -> str:
@@ -183,6 +208,8 @@ def symbols(value: Dim) -> set[str]:
         for atom in monomial:
             if isinstance(atom, str):
                 found.add(atom)
+            elif isinstance(atom, PowerOfTwo):
+                found |= symbols(atom.value)
             else:
                 found |= symbols(atom.numerator) | symbols(atom.denominator)
     return found
@@ -198,6 +225,8 @@ def substitute(value: Dim, binding: Mapping[str, Dim]) -> Dim:
         for atom in monomial:
             if isinstance(atom, str):
                 term = term * binding.get(atom, Size.symbol(atom))
+            elif isinstance(atom, PowerOfTwo):
+                term = term * power_of_two(substitute(atom.value, binding))
             else:
                 term = term * floordiv(
                     substitute(atom.numerator, binding), substitute(atom.denominator, binding)
@@ -220,6 +249,8 @@ def evaluate(value: Dim, binding: Mapping[str, int]) -> int:
         for atom in monomial:
             if isinstance(atom, str):
                 term *= binding[atom]
+            elif isinstance(atom, PowerOfTwo):
+                term *= 1 << max(evaluate(atom.value, binding) - 1, 0).bit_length()
             else:
                 term *= evaluate(atom.numerator, binding) // evaluate(atom.denominator, binding)
         total += term

@@ -41,13 +41,13 @@ class Axis:
     """An iteration axis of `extent` elements.
 
     `block`: elements per tile; None for a lane axis (the tile is the extent, rounded up to a power of two where the
-    backend wants that). `split`: for a loop axis divided among programs, elements per program.
+    backend wants that, as a `block` already is). `split`: for a loop axis divided among programs, elements per program.
     """
 
     name: str
     extent: Dim
     kind: str
-    block: int | None = None
+    block: Dim | None = None
     split: Dim | None = None
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tgc.errors import Line, TgcError
 from tgc.ir.dtypes import BY_NAME, DType
-from tgc.ir.sizes import Dim, Size
+from tgc.ir.sizes import Dim, Size, power_of_two
 from tgc.kernel.ir import (
     Axis,
     Binding,
@@ -202,7 +202,10 @@ class _Words:
             return value
         if self.peek().isdigit() or self.peek() == "-":
             return self.integer()
-        return Size.symbol(self.name())
+        name = self.name()
+        if name == "pow2" and self.peek() == "(":
+            return power_of_two(self.factor())
+        return Size.symbol(name)
 
     def dims(self) -> tuple[Dim, ...]:
         self.expect("[")
@@ -358,7 +361,7 @@ def _axis(words: _Words) -> Axis:
     kind, name = words.take(), words.name()
     words.expect(":")
     extent = words.factor()
-    block = words.integer() if words.accept("block") else None
+    block = words.factor() if words.accept("block") else None
     return Axis(name, extent, kind, block, words.factor() if words.accept("split") else None)
 
 

@@ -112,7 +112,13 @@ def _kernel(kernel: Kernel, known: tuple[Buffer, ...], indent: str) -> list[str]
 
 
 def _axis(a: Axis) -> str:
-    block = "" if a.block is None else f" block {a.block}"
+    block = (
+        ""
+        if a.block is None
+        else f" block ({a.block})"
+        if isinstance(a.block, Size)
+        else f" block {a.block}"
+    )
     split = "" if a.split is None else f" split ({a.split})"
     return f"{a.kind} {a.name}: ({a.extent}){block}{split}"
 

@@ -188,7 +188,9 @@ class _Check:
             self.rule(
                 a.split is None or a.kind == "loop", f"axis {a.name}: only a loop axis is split"
             )
-            self.rule(a.block is None or a.block > 0, f"axis {a.name}: block {a.block}")
+            self.rule(
+                not isinstance(a.block, int) or a.block > 0, f"axis {a.name}: block {a.block}"
+            )
             self._sizes(a.extent, f"the extent of {a.name}")
         buffers = [b.name for b in self.kernel.buffers]
         self.rule(len(set(buffers)) == len(buffers), "two buffers have one name")

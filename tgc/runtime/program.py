@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from tgc.errors import ShapeError
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import Graph, Shape
-from tgc.ir.sizes import Dim, FloorDiv, Size, evaluate
+from tgc.ir.sizes import Atom, Dim, FloorDiv, PowerOfTwo, Size, evaluate
 from tgc.kernel.ir import Guard
 from tgc.runtime.build import function_of
 from tgc.runtime.cache import Entry, cache, key_of
@@ -258,15 +258,18 @@ def holds(guards: Sequence[Guard], sizes: Mapping[str, int]) -> bool:
 
 
 def size_to_json(dim: Dim) -> Any:
-    """A size as lists: `[[atoms], coefficient]` per term; a floor division is `[numerator, denominator]`."""
+    """A size as lists: `[[atoms], coefficient]` per term; a floor division is `[numerator, denominator]`,
+    a power of two `[value]`."""
     if isinstance(dim, int):
         return dim
     return [[[_atom_to_json(a) for a in atoms], coefficient] for atoms, coefficient in dim.terms]
 
 
-def _atom_to_json(atom: str | FloorDiv) -> Any:
+def _atom_to_json(atom: Atom) -> Any:
     if isinstance(atom, str):
         return atom
+    if isinstance(atom, PowerOfTwo):
+        return [size_to_json(atom.value)]
     return [size_to_json(atom.numerator), size_to_json(atom.denominator)]
 
 
@@ -277,9 +280,11 @@ def size_from_json(data: Any) -> Dim:
     return Size(tuple((tuple(_atom_from_json(a) for a in atoms), c) for atoms, c in data))
 
 
-def _atom_from_json(data: Any) -> str | FloorDiv:
+def _atom_from_json(data: Any) -> Atom:
     if isinstance(data, str):
         return data
+    if len(data) == 1:
+        return PowerOfTwo(size_from_json(data[0]))
     return FloorDiv(size_from_json(data[0]), size_from_json(data[1]))
 
 

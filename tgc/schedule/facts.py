@@ -41,15 +41,6 @@ class Facts:
         self._low[size] = max(limit + 1, self._low.get(size, limit + 1))
         return False
 
-    def bucket(self, size: Dim, limits: tuple[int, ...]) -> int:
-        """The first of the increasing `limits` that holds `size`; the last one if none does."""
-        if size in self._bounds:
-            return next((b for b in limits if b >= self._bounds[size]), limits[-1])
-        for limit in limits[:-1]:
-            if self.at_most(size, limit):
-                return limit
-        return limits[-1]
-
     def guards(self) -> tuple[Guard, ...]:
         """The regime: what must hold of other sizes for the same source to serve them."""
         sizes = sorted({*self._low, *self._high}, key=str)

@@ -44,6 +44,7 @@ from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
 from tgc.schedule.target import Target
 
+SHORT = 16  # a column this short is folded by one program
 AXIS_NAMES = {1: ("i",), 2: ("r", "c")}
 MORE_NAMES = tuple("ijklmopqstuv")
 
@@ -354,7 +355,7 @@ class Lowering:
         if not any(self.axes[a] != 1 for a in kept):
             return self.facts.at_most(extent, self.target.whole)
         last = max((k for k, d in enumerate(node.args[0].shape) if d != 1), default=-1)
-        return last in node.axes or self.facts.at_most(extent, self.target.row // 16)
+        return last in node.axes or self.facts.at_most(extent, SHORT)
 
     def _reduce(
         self, node: Fold, value: Operand, kept: frozenset[str], reduced: frozenset[str]

@@ -22,7 +22,7 @@ from tgc.kernel.ir import Buffer, Load, Loop, Statement
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
-from tgc.schedule.lower import Conflict, Cut, Flat, Lowering, Placed, Root
+from tgc.schedule.lower import SHORT, Conflict, Cut, Flat, Lowering, Placed, Root
 from tgc.schedule.merging import merge_axes
 from tgc.schedule.target import Target
 from tgc.schedule.tiling import order_axes, tile
@@ -139,7 +139,7 @@ class Partition:
                 return False
             return self.facts.at_most(extent, self.target.whole)
         last = max((k for k, d in enumerate(operand.shape) if d != 1), default=-1)
-        return self.facts.at_most(extent, self.target.row if last in node.axes else 16)
+        return self.facts.at_most(extent, self.target.row if last in node.axes else SHORT)
 
     def _folds_below(self, node: Node) -> bool:
         """Whether computing `node` from memory folds something on the way."""

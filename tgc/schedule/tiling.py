@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from tgc.ir.sizes import Dim, cdiv, product
+from tgc.ir.sizes import Dim, cdiv, floordiv, power_of_two, product
 from tgc.kernel.ir import (
     Axis,
     Const,
@@ -33,8 +33,6 @@ from tgc.schedule.facts import Facts
 from tgc.schedule.lower import Conflict, Flat
 from tgc.schedule.target import Target
 
-BUCKETS = (4, 16, 64, 256, 1024, 4096, 16384, 65536)
-
 
 @dataclass(frozen=True)
 class Tiled:
@@ -44,11 +42,39 @@ class Tiled:
     body: tuple[Statement, ...]
 
 
-def split_size(extent: Dim, block: int, target: Target) -> Dim:
-    """Elements per program along a split axis: whole blocks, at most `target.programs` programs."""
+def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
+    """Elements per program along a split axis: at most `target.programs` programs, whole blocks where those are fixed."""
+    if not isinstance(block, int):
+        return cdiv(extent, target.programs)
     if isinstance(extent, int):
         return max(block, -(-extent // (target.programs * block)) * block)
     return cdiv(extent, target.programs * block) * block
+
+
+@dataclass
+class Budget:
+    """How many elements a program may still take on, given the lanes it already has.
+
+    What is left is `1 + (tile - 1) // lanes`, which is a power of two where tile and lanes are.
+    """
+
+    target: Target
+    tile: int
+    lanes: Dim = 1
+
+    def take(self, extent: Dim) -> None:
+        """A whole axis becomes lanes."""
+        self.lanes = self.lanes * (
+            power_of_two(extent) if self.target.backend == "triton" else extent
+        )
+
+    def left(self, tile: int | None = None) -> Dim:
+        tile = self.tile if tile is None else tile
+        return (
+            max(1, tile // max(1, self.lanes))
+            if isinstance(self.lanes, int)
+            else 1 + floordiv(tile - 1, self.lanes)
+        )
 
 
 def split_axis(flat: Flat, inner: frozenset[str]) -> str | None:
@@ -132,43 +158,45 @@ def tile(flat: Flat, facts: Facts, target: Target) -> Tiled:
 def _place_axes(
     flat: Flat, inner: frozenset[str], split: str | None, facts: Facts, target: Target
 ) -> tuple[dict[str, Axis], str | None]:
+    """A kind and a block for each axis, and the inner axis that is looped over because its rows do not fit."""
     chosen: dict[str, Axis] = {}
-    budget, looped = target.tile, None
+    budget = Budget(target, target.tile)
     rows = [a for a in flat.axes if a in inner]
-    if rows and not facts.at_most(product([flat.axes[a] for a in rows]), target.row):
-        looped = rows[0]
-        chosen[looped] = Axis(looped, flat.axes[looped], "loop", target.tile)
-        budget = 1
-        for name in rows[1:]:
-            if not facts.at_most(flat.axes[name], target.row):
-                raise Conflict
-            chosen[name] = Axis(name, flat.axes[name], "lane")
-            width = facts.bucket(flat.axes[name], BUCKETS)
-            chosen[looped] = replace(chosen[looped], block=max(1, target.tile // width))
-    elif rows:
-        for name in rows:
-            chosen[name] = Axis(name, flat.axes[name], "lane")
-        budget //= facts.bucket(product([flat.axes[a] for a in rows]), BUCKETS)
     outer = [a for a in flat.axes if a not in inner and a != split]
-    if len(outer) == 1 and not rows and split is None:
+    looped = None
+    if rows and not facts.at_most(product([flat.axes[a] for a in rows]), target.row):
+        looped = rows.pop(0)
+        if any(not facts.at_most(flat.axes[a], target.row) for a in rows):
+            raise Conflict
+    for name in rows:
+        chosen[name] = Axis(name, flat.axes[name], "lane")
+        budget.take(flat.axes[name])
+    if looped is not None:
+        chosen[looped] = Axis(looped, flat.axes[looped], "loop", budget.left())
+        budget.lanes = target.tile
+    elif len(outer) == 1 and not rows and split is None:
         chosen[outer[0]] = Axis(outer[0], flat.axes[outer[0]], "grid", target.flat)
         return chosen, None
-    share = max(1, budget // 16) if split is not None else budget
     for name in reversed(outer):
-        chosen[name], share, budget = _outer_axis(name, flat.axes[name], share, budget, facts)
+        chosen[name] = _outer_axis(name, flat.axes[name], budget, split is not None, facts)
     if split is not None:
-        extent, block = flat.axes[split], max(1, budget)
+        extent, block = flat.axes[split], budget.left()
         chosen[split] = Axis(split, extent, "loop", block, split_size(extent, block, target))
     return chosen, looped
 
 
-def _outer_axis(
-    name: str, extent: Dim, share: int, budget: int, facts: Facts
-) -> tuple[Axis, int, int]:
-    if share >= 64 and facts.at_most(extent, share):
-        width = facts.bucket(extent, (*(b for b in BUCKETS if b < share), share))
-        return Axis(name, extent, "lane"), max(1, share // width), max(1, budget // width)
-    return Axis(name, extent, "grid", max(1, share)), 1, max(1, budget // max(1, share))
+def _outer_axis(name: str, extent: Dim, budget: Budget, split: bool, facts: Facts) -> Axis:
+    """The innermost outer axes are lanes while they are short; the next is cut into tiles, the rest one by one.
+
+    Beside a split axis a sixteenth of the tile is enough: the rest is for the rows that are folded.
+    """
+    tile = budget.tile // 16 if split else budget.tile
+    left = budget.left(tile)
+    if isinstance(left, int) and left >= 64 and facts.at_most(extent, left):
+        budget.take(extent)
+        return Axis(name, extent, "lane")
+    budget.lanes = budget.lanes * left if isinstance(left, int) else budget.tile
+    return Axis(name, extent, "grid", left)
 
 
 # --- arranging the body ---------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from tgc.ir.dtypes import BY_NAME, DType
 from tgc.ir.sizes import Dim
 
 # A spec's symbols get extents of their own, for choices that ask for one; multiples of 16 as real sizes mostly are.
-SPEC_HINT = 1024
+SPEC_HINT = 4096
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def dtype_of(value: Any, name: str = "the argument", line: Line | None = None) -
         return python_dtype(value)
     found = to_dtype(value.dtype)
     if found is None:
-        raise DTypeError(f"{name} has element type {value.dtype}, which tgc does not compile", line=line)
+        raise DTypeError(
+            f"{name} has element type {value.dtype}, which tgc does not compile", line=line
+        )
     return found
 
 

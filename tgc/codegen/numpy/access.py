@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from tgc.ir.sizes import (
     Dim,
-    FloorDiv,
+    Atom,
+    PowerOfTwo,
     Size,
     exact_quotient,
     floordiv,
@@ -52,8 +53,8 @@ def nonnegative(value: Dim) -> bool:
     return all(c >= 0 and all(_atom_nonnegative(a) for a in mono) for mono, c in shifted.terms)
 
 
-def _atom_nonnegative(atom: str | FloorDiv) -> bool:
-    if isinstance(atom, str):
+def _atom_nonnegative(atom: Atom) -> bool:
+    if isinstance(atom, str | PowerOfTwo):
         return True
     return nonnegative(atom.numerator) and nonnegative(atom.denominator)
 

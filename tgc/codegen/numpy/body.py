@@ -467,8 +467,9 @@ class Body:
             self._step_fold(fold)
         scope, body = self.scopes.pop(), self.lines
         self.lines = outer
-        self.emit(f"for {low} in range({start}, {stop}, {axis.block}):")
-        head = [f"{high} = min({low} + {axis.block}, {stop})", *scope.header]
+        step = self.size(axis.block or 1)
+        self.emit(f"for {low} in range({start}, {stop}, {step}):")
+        head = [f"{high} = min({low} + {step}, {stop})", *scope.header]
         self.lines += [f"    {line}" for line in head + body]
 
     def _start_fold(self, fold: Reduce) -> None:

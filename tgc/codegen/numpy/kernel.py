@@ -121,9 +121,9 @@ class _KernelWriter:
         extent = self.body.size(axis.extent)
         if axis.kind == "lane" or axis.block is None:
             return extent
-        if isinstance(axis.extent, int):
+        if isinstance(axis.extent, int) and isinstance(axis.block, int):
             return str(min(axis.extent, axis.block))
-        return f"min({extent}, {axis.block})"
+        return f"min({extent}, {self.body.size(axis.block)})"
 
     def _whole(self) -> list[str]:
         """For a kernel in one function: bounds of axes as if in one block."""
@@ -174,7 +174,11 @@ class _KernelWriter:
     def _program(self, axis: str) -> str:
         found = self.kernel.axis(axis)
         low = self._bounds(axis)[0]
-        return f"{low} // {found.block}" if found.split is None else self._local(f"{axis}_program")
+        return (
+            f"{low} // {self._step(found)}"
+            if found.split is None
+            else self._local(f"{axis}_program")
+        )
 
     def _local(self, name: str) -> str:
         """A loop variable of the kernel function; the same name each time it is asked for."""
@@ -204,14 +208,19 @@ class _KernelWriter:
     def _loops(self, block_name: str, arguments: list[Argument], used: list[str]) -> list[str]:
         whole = f"{block_name}({', '.join([*(a.whole for a in arguments), *used])})"
         if all(
-            a.split is None and isinstance(a.extent, int) and a.extent <= (a.block or 1)
+            a.split is None
+            and isinstance(a.extent, int)
+            and isinstance(a.block, int)
+            and a.extent <= a.block
             for a in self.outer
         ):
             return [whole]
         lines = []
         if not any(a.split is not None for a in self.outer) and not self.body.indices.programs:
             if not any(view.program for _, view in self._views()):
-                fits = " and ".join(f"{self.body.size(a.extent)} <= {a.block}" for a in self.outer)
+                fits = " and ".join(
+                    f"{self.body.size(a.extent)} <= {self._step(a)}" for a in self.outer
+                )
                 lines += [f"if {fits}:", f"    {whole}", "    return"]
         indent = ""
         for axis in self.outer:
@@ -220,11 +229,15 @@ class _KernelWriter:
         call = f"{block_name}({', '.join([*(a.block for a in arguments), *used])})"
         return [*lines, indent + call]
 
+    def _step(self, axis: Axis) -> str:
+        """How far one turn of the loop over an axis goes: a block, or a program's share."""
+        return self.body.size((axis.block or 1) if axis.split is None else axis.split)
+
     def _loop_head(self, axis: Axis) -> list[str]:
         low, high = self._bounds(axis.name)
         extent = self.body.size(axis.extent)
         head: list[str] = []
-        step = str(axis.block) if axis.split is None else self.body.size(axis.split)
+        step = self._step(axis)
         if not step.isdigit():
             head.append(f"{self._local(f'{axis.name}_step')} = {step}")
             step = self._local(f"{axis.name}_step")

@@ -179,9 +179,7 @@ def dim(value: Dim, names: Mapping[Dim, str]) -> Expr:
     return total
 
 
-def _monomial(
-    atoms: tuple[Atom, ...], coefficient: int, names: Mapping[Dim, str]
-) -> Expr:
+def _monomial(atoms: tuple[Atom, ...], coefficient: int, names: Mapping[Dim, str]) -> Expr:
     factors = [_atom(atom, names) for atom in atoms]
     if coefficient != 1 or not factors:
         factors.insert(0, number(coefficient))

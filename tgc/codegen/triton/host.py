@@ -226,7 +226,9 @@ class HostWriter:
                 fixed *= width
                 options.append(f"{block}={width}")
                 continue
-            text = f"lanes({self._size(geometry.axis.extent)})" if width is None else self._size(width)
+            text = (
+                f"lanes({self._size(geometry.axis.extent)})" if width is None else self._size(width)
+            )
             self._line(f"{block} = {text}", depth)
             spans.append(block)
             options.append(f"{block}={block}")
