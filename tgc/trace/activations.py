@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tgc.trace.core import Operands, Value, array, map_op, unsupported
+from tgc.trace.core import Operands, Value, array, map_op, refuse_bool, unsupported
 from tgc.trace.elementwise import (
     absolute,
     add,
@@ -31,6 +31,7 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.050700987355480493
 
 def relu(x: Value) -> Tracer:
     x = array(x)
+    refuse_bool(x, "relu")
     return x if x.kind.kind == "uint" else map_op("relu", x)
 
 

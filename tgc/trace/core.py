@@ -89,7 +89,14 @@ class Operands:
         self.shape: Shape = broadcast_shape([t.node.shape for t in tracers])
 
     def floating(self) -> Operands:
-        """The same operands, taken as floats."""
+        """The same operands, taken as floats. numpy converts each before it looks for a common type."""
+        if self.container == "numpy":
+            ranked = [_ranked(v, "numpy") for v in self.values]
+            self.dtype = result_dtype(
+                [(floating(d, "numpy"), r) for d, r in ranked if r != WEAK]
+                + [p for p in ranked if p[1] == WEAK],
+                "numpy",
+            )
         self.dtype = floating(self.dtype, self.container)
         return self
 
@@ -248,6 +255,12 @@ def strong(x: Tracer, like: Tracer) -> Tracer:
     return Tracer(x.node, like.container, x.device) if x.container == "scalar" else x
 
 
+def refuse_bool(x: Value, what: str) -> None:
+    """Raise DTypeError for a bool array where torch does not define an operation and numpy may."""
+    if isinstance(x, Tracer) and x.kind is dtypes.bool_ and x.container in ("torch", "spec"):
+        raise DTypeError(f"{what} is not defined for bool", line=current().error_line())
+
+
 def full_like(x: Tracer, value: bool | int | float | Dim) -> Tracer:
     """A constant of `x`'s type and shape."""
     return Tracer(builder().like(x.node, value), x.container, x.device)
@@ -267,7 +280,7 @@ def view_of(x: Tracer, node: Node) -> Tracer:
         return x
     out = Tracer(node, x.container, x.device)
     if x.container != "scalar":
-        out.base = root = x.base or x
+        out.base = root = x if x.base is None else x.base
         root.views = [ref for ref in root.views if ref() is not None]
         root.views.append(weakref.ref(out))
     return out
@@ -322,16 +335,21 @@ def unsupported(what: str, hint: str | None = None) -> UnsupportedOpError:
     return UnsupportedOpError(what, line=current().error_line(), hint=hint)
 
 
-def call(function: Callable[..., Any], name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def call(
+    function: Callable[..., Any], name: str, args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
     """Run one operation at the user's line: lift its operands, detach its results under `torch.no_grad()`."""
     trace = current()
     if trace.depth:
         return function(*args, **kwargs)
-    with trace.operation():
+    trace.enter()
+    try:
         args = [lift(a) for a in args]
         kwargs = {k: lift(v) for k, v in kwargs.items()}
         result = function(*args, **kwargs)
         return detached(result) if trace.grad_enabled and _grad_is_off() else result
+    finally:
+        trace.depth -= 1
 
 
 def _grad_is_off() -> bool:

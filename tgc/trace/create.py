@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tgc.errors import DTypeError, TraceError
+from tgc.errors import TraceError
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Const, Draw, Input, Iota, Leaf, Node, Shape, View, reachable
+from tgc.ir.nodes import Const, Draw, Input, Leaf, Node, Shape, reachable
 from tgc.ir.sizes import Dim, Size, cdiv, product, symbols
 from tgc.trace.abstract import is_torch, loaded_torch, python_dtype, to_dtype
 from tgc.trace.core import (
@@ -18,12 +18,10 @@ from tgc.trace.core import (
     cast,
     dims_of,
     element_type,
-    is_number,
     scalar_of,
     stop_gradient,
     unsupported,
     view_of,
-    wrap,
 )
 from tgc.trace.elementwise import add, lt, mul, sub, where
 from tgc.trace.joining import stack
@@ -57,7 +55,9 @@ def ones_like(x: Value, dtype: object = None, device: object = None) -> Tracer:
     return full_like(x, 1, dtype, device)
 
 
-def new_full(x: Value, shape: Any, value: Value, dtype: object = None, device: object = None) -> Tracer:
+def new_full(
+    x: Value, shape: Any, value: Value, dtype: object = None, device: object = None
+) -> Tracer:
     """`value` in another shape, with x's type and device."""
     x = array(x)
     kind = x.kind if dtype is None else element_type(dtype)
@@ -114,7 +114,12 @@ class Factory:
         return _filled(1, kind, dims_of(shape), self.container, self._place(device))
 
     def arange(
-        self, start: Any, stop: Any = None, step: Any = 1, dtype: object = None, device: object = None
+        self,
+        start: Any,
+        stop: Any = None,
+        step: Any = 1,
+        dtype: object = None,
+        device: object = None,
     ) -> Tracer:
         """start, start + step, ... below stop."""
         start, stop = (0, start) if stop is None else (start, stop)
@@ -202,15 +207,21 @@ def to(x: Value, *args: Any, **kwargs: Any) -> Tracer:
             dtype, device = arg.kind, arg.device
         elif arg is None or isinstance(arg, bool):
             continue
-        elif to_dtype(arg) is not None and not isinstance(arg, str):
+        elif not isinstance(arg, str) and (to_dtype(arg) is not None or _is_dtype(arg)):
             dtype = arg
         else:
             device = arg
     if device is not None and not _same_device(str(device), x.device):
         raise unsupported(
-            f"a move from {x.device} to {device} inside a compiled function", hint="move the arguments before the call"
+            f"a move from {x.device} to {device} inside a compiled function",
+            hint="move the arguments before the call",
         )
     return x if dtype is None else cast(x, element_type(dtype))
+
+
+def _is_dtype(value: object) -> bool:
+    torch = loaded_torch()
+    return torch is not None and isinstance(value, torch.dtype)
 
 
 def _same_device(a: str, b: str) -> bool:
@@ -218,7 +229,7 @@ def _same_device(a: str, b: str) -> bool:
 
 
 def astype(x: Value, dtype: object) -> Tracer:
-    return cast(array(x), element_type(dtype))
+    return clone(cast(array(x), element_type(dtype)))
 
 
 def type_as(x: Value, other: Value) -> Tracer:
@@ -268,7 +279,9 @@ def same(x: Value) -> Tracer:
 def clone(x: Value) -> Tracer:
     """A new array of the same values, which may be written into."""
     x = array(x)
-    return Tracer(x.node, x.container, x.device)
+    out = Tracer(x.node, x.container, x.device)
+    out.fresh = True
+    return out
 
 
 def detach(x: Value) -> Tracer:
@@ -367,14 +380,18 @@ def _evaluated(x: Tracer) -> bool | int | float:
             for name in sorted(symbols(dim)):
                 trace.sizes.fix(Size.symbol(name))
     graph = trace.builder.graph("known", (), (x.node,))
-    value = evaluate(graph, (), sizes=trace.sizes.hints)[0].reshape(-1)[0]
+    value = evaluate(graph, (), binding=trace.sizes.hints)[0].reshape(-1)[0]
     if x.kind is dtypes.bool_:
         return bool(value)
     return float(value) if x.kind.is_float else int(value)
 
 
 def _dims(node: Node) -> tuple[Dim, ...]:
-    if isinstance(node, Leaf) and isinstance(node.source, Const) and isinstance(node.source.value, Size):
+    if (
+        isinstance(node, Leaf)
+        and isinstance(node.source, Const)
+        and isinstance(node.source.value, Size)
+    ):
         return (*node.shape, node.source.value)
     return node.shape
 
@@ -389,5 +406,3 @@ def refuse(x: Tracer) -> Any:
         line=current().error_line(),
         hint="return the array and convert it after the call",
     )
-
-

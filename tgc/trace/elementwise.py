@@ -16,14 +16,16 @@ from tgc.trace.core import (
     array,
     builder,
     cast,
+    check_accepts,
     common_dtype,
     full_like,
     is_number,
     map_op,
+    refuse_bool,
     stop_gradient,
     unsupported,
 )
-from tgc.trace.promote import floating
+from tgc.trace.promote import default_float, floating
 from tgc.trace.state import current
 from tgc.trace.tracer import Tracer
 
@@ -72,6 +74,7 @@ def positive(x: Value) -> Tracer:
 
 def absolute(x: Value) -> Tracer:
     x = array(x)
+    refuse_bool(x, "abs")
     if x.kind.kind in ("uint", "bool"):
         return x
     return map_op("abs", x)
@@ -84,7 +87,9 @@ def sign(x: Value) -> Tracer:
 
 def square(x: Value) -> Tracer:
     x = array(x)
-    return x if x.kind is dtypes.bool_ else map_op("square", x)
+    if x.kind is dtypes.bool_:
+        return cast(x, dtypes.int8) if x.container == "numpy" else x
+    return map_op("square", x)
 
 
 def reciprocal(x: Value) -> Tracer:
@@ -94,6 +99,7 @@ def reciprocal(x: Value) -> Tracer:
 def _rounding(op: str) -> Callable[[Value], Tracer]:
     def function(x: Value) -> Tracer:
         x = array(x)
+        refuse_bool(x, op)
         return map_op(op, x) if x.kind.is_float else x
 
     function.__name__ = op
@@ -233,10 +239,9 @@ def add(a: Value, b: Value, alpha: Value = 1) -> Tracer:
 
 def sub(a: Value, b: Value, alpha: Value = 1) -> Tracer:
     """a - alpha b."""
-    if Operands(a, b).dtype is dtypes.bool_:
-        raise DTypeError(
-            "subtraction of bools", line=current().error_line(), hint="write a ^ b, or convert them"
-        )
+    for operand in (a, b):
+        refuse_bool(operand, "subtraction")
+    check_accepts("sub", Operands(a, b).dtype)
     return map_op("sub", a, _scaled(b, alpha))
 
 
@@ -266,7 +271,12 @@ def div(a: Value, b: Value, rounding_mode: str | None = None) -> Tracer:
         if Operands(a, b).dtype.is_float:
             return trunc(div(a, b))
         return floor_divide(sub(a, fmod(a, b)), b)
-    return map_op("div", a, b, floats=True)
+    group = Operands(a, b)
+    if (
+        not group.dtype.is_float
+    ):  # numpy divides small integers in float64, unlike its other functions
+        group.dtype = default_float(group.container)
+    return group.wrap(builder().map("div", *group.nodes()))
 
 
 def floor_divide(a: Value, b: Value) -> Tracer:
@@ -297,7 +307,10 @@ def power(a: Value, b: Value) -> Tracer:
         exponent = b.item() if hasattr(b, "item") else b
         group = Operands(a, b)
         if isinstance(exponent, int | float) and not isinstance(exponent, bool):
-            if found := _constant_power(group.tracer(a), exponent):
+            if exponent == 2 and group.container == "numpy":
+                return square(a)
+            found = _constant_power(group.tracer(a), exponent)
+            if found is not None:
                 return found
     return map_op("pow", a, b)
 
@@ -314,7 +327,9 @@ def _constant_power(x: Tracer, exponent: float) -> Tracer | None:
     if not x.kind.is_float:
         if exponent < 0 and x.container != "scalar":
             raise DTypeError(
-                "integers to negative integer powers", line=current().error_line(), hint="convert to float"
+                "integers to negative integer powers",
+                line=current().error_line(),
+                hint="convert to float",
             )
         return None
     roots = {0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
@@ -358,7 +373,8 @@ def xlog1py(a: Value, b: Value) -> Tracer:
 
 def ldexp(a: Value, b: Value) -> Tracer:
     """a 2^b."""
-    return mul(_as_float(a), exp2(_as_float(b)))
+    a = _as_float(a)
+    return mul(a, cast(exp2(b), a.kind))
 
 
 def heaviside(x: Value, values: Value) -> Tracer:

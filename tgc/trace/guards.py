@@ -22,9 +22,7 @@ RELATIONS: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def bind(
-    abstracts: Sequence[Abstract], shapes: Sequence[Sequence[int]]
-) -> dict[str, int] | None:
+def bind(abstracts: Sequence[Abstract], shapes: Sequence[Sequence[int]]) -> dict[str, int] | None:
     """The extents of the size symbols, or None where the shapes are of another pattern.
 
     `shapes` has one shape per abstract, of equal rank. One symbol means one extent, of two at least; two symbols may
@@ -41,7 +39,9 @@ def bind(
                 derived.append((dim, extent))
             elif extent < 2 or binding.setdefault(name, extent) != extent:
                 return None
-    if not all(symbols(dim) <= binding.keys() and evaluate(dim, binding) == e for dim, e in derived):
+    if not all(
+        symbols(dim) <= binding.keys() and evaluate(dim, binding) == e for dim, e in derived
+    ):
         return None
     return binding
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tgc.errors import DTypeError, TraceError
 from tgc.ir import dtypes
-from tgc.ir.nodes import Flip, Node, Permute, Reshape, Slice, View
+from tgc.ir.nodes import Flip, Movement, Node, Permute, Reshape, Slice, View
 from tgc.ir.sizes import Dim
 from tgc.trace.core import (
     Value,
@@ -82,7 +82,8 @@ def _check_item(item: Any) -> None:
     if isinstance(item, Tracer):
         if item.kind is dtypes.bool_:
             raise unsupported(
-                "an index by a mask: the result's shape depends on data", hint="write tgc.where(mask, x, 0)"
+                "an index by a mask: the result's shape depends on data",
+                hint="write tgc.where(mask, x, 0)",
             )
         raise unsupported("an index by an array", hint=ARRAY_HINT)
     if isinstance(item, bool) or not (is_size(item) or hasattr(item, "__index__")):
@@ -103,7 +104,9 @@ def _sliced(x: Tracer, axis: int, item: slice) -> Tracer:
             stop = start
         return slice_axis(x, axis, start, stop, step)
     if x.container == "torch":
-        raise shape_error("step must be greater than zero", hint="torch.flip(x, [axis]) reverses an axis")
+        raise shape_error(
+            "step must be greater than zero", hint="torch.flip(x, [axis]) reverses an axis"
+        )
     return _reversed(x, axis, item, -step, extent)
 
 
@@ -159,12 +162,15 @@ def scattered(x: Tracer, index: Any, value: Value) -> Node:
     """`x` with `value` at a basic index, or where a mask holds: a new array."""
     if isinstance(index, Tracer) and index.kind is dtypes.bool_:
         if isinstance(value, Tracer) and value.ndim:
-            raise unsupported("x[mask] = values: their number depends on data", hint="write tgc.where(mask, a, b)")
+            raise unsupported(
+                "x[mask] = values: their number depends on data", hint="write tgc.where(mask, a, b)"
+            )
         mask = _trailing(index, x)
         return where(mask, _converted(value, x), x).node
     _completed(index, x.ndim)
     b = builder()
-    region = getitem(wrap(x.node, x), index)
+    stand_in = wrap(b.input("written", x.kind, x.node.shape), x)
+    region = getitem(stand_in, index)
     value = _converted(value, x)
     if value.ndim > region.ndim:
         value = wrap(b.reshape(value.node, shape=value.node.shape[value.ndim - region.ndim :]), x)
@@ -172,7 +178,7 @@ def scattered(x: Tracer, index: Any, value: Value) -> Node:
         raise shape_error(
             f"cannot write shape {show_shape(value.node.shape)} into {show_shape(region.node.shape)}"
         )
-    return written(x.node, region.node, stretch(value.node, region.node.shape))
+    return _written(x.node, region.node, stretch(value.node, region.node.shape))
 
 
 def _trailing(mask: Tracer, x: Tracer) -> Tracer:
@@ -188,33 +194,36 @@ def _converted(value: Value, x: Tracer) -> Tracer:
     return wrap(builder().const(scalar_of(value), x.kind), x)
 
 
-def written(base: Node, region: Node, value: Node) -> Node:
-    """`base` with `value` in place of `region`, a chain of views of it: each view undone, outermost first."""
+def _written(base: Node, region: Node, value: Node) -> Node:
+    """`base` with `value` in place of `region`, a chain of views of a stand-in: each view undone, the last one first."""
     b = builder()
-    if region is base:
-        return value
-    assert isinstance(region, View)
-    inner, movement = region.args[0], region.movement
-    if isinstance(movement, Reshape):
-        back = b.reshape(value, shape=inner.shape)
-    elif isinstance(movement, Permute):
-        order = tuple(movement.order.index(i) for i in range(inner.ndim))
-        back = b.permute(value, order=order)
-    elif isinstance(movement, Flip):
-        back = b.flip(value, axes=movement.axes)
-    elif isinstance(movement, Slice):
-        back = _replaced(inner, movement, value)
-    else:
-        raise unsupported("writing into a broadcast array", hint="write into a copy: x.clone()")
-    return written(base, inner, back)
+    movements: list[Movement] = []
+    while isinstance(region, View):
+        movements.append(region.movement)
+        region = region.args[0]
+    inner = [base]
+    for movement in reversed(movements[1:]):
+        inner.append(b.view(inner[-1], movement))
+    for movement, before in zip(movements, reversed(inner)):
+        if isinstance(movement, Reshape):
+            value = b.reshape(value, shape=before.shape)
+        elif isinstance(movement, Permute):
+            value = b.permute(value, order=tuple(map(movement.order.index, range(before.ndim))))
+        elif isinstance(movement, Flip):
+            value = b.flip(value, axes=movement.axes)
+        else:
+            assert isinstance(movement, Slice), movement
+            value = _replaced(before, movement, value)
+    return value
 
 
-def _replaced(inner: Node, movement: Any, value: Node) -> Node:
+def _replaced(inner: Node, movement: Slice, value: Node) -> Node:
     """`inner` with `value` in a slice: a selection between it and a pad of the value."""
     b = builder()
     count = value.shape
     last = tuple(
-        s + (c - 1) * k + 1 if c != 0 else s for s, c, k in zip(movement.start, count, movement.step)
+        s + (c - 1) * k + 1 if c != 0 else s
+        for s, c, k in zip(movement.start, count, movement.step)
     )
     after = tuple(d - e for d, e in zip(inner.shape, last))
     interior = tuple(k - 1 for k in movement.step)
@@ -275,7 +284,9 @@ def _prefix(have: Dim, want: Dim) -> bool:
 def _check_index(index: Tracer) -> None:
     if index.kind.kind not in ("int", "uint"):
         raise DTypeError(
-            f"an index must be of integers, not {index.kind.name}", line=current().error_line(), hint="x.long()"
+            f"an index must be of integers, not {index.kind.name}",
+            line=current().error_line(),
+            hint="x.long()",
         )
 
 
@@ -306,14 +317,18 @@ def one_hot(x: Value, num_classes: int = -1) -> Tracer:
     x = array(x)
     _check_index(x)
     if num_classes < 0:
-        raise unsupported("one_hot without num_classes: its shape depends on data", hint="give num_classes")
+        raise unsupported(
+            "one_hot without num_classes: its shape depends on data", hint="give num_classes"
+        )
     shape = (*x.node.shape, dim_of(num_classes))
     place = wrap(builder().iota(x.ndim, shape), x)
     return cast(eq(place, cast(unsqueeze(x, -1), dtypes.int64)), dtypes.int64)
 
 
 def masked_select(x: Value, mask: Value) -> Tracer:
-    raise unsupported("masked_select: its shape depends on data", hint="write tgc.where(mask, x, 0)")
+    raise unsupported(
+        "masked_select: its shape depends on data", hint="write tgc.where(mask, x, 0)"
+    )
 
 
 # --- cuts at positions ----------------------------------------------------------------------------------------------

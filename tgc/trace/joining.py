@@ -51,7 +51,9 @@ def cat(tensors: Any, axis: Any = 0) -> Tracer:
     ndim = kept[0].ndim
     if any(x.ndim != ndim for x in kept) or ndim == 0:
         shapes = ", ".join(show_shape(x.node.shape) for x in kept)
-        raise shape_error(f"Tensors must have the same number of dimensions (at least one): {shapes}")
+        raise shape_error(
+            f"Tensors must have the same number of dimensions (at least one): {shapes}"
+        )
     axis = normal_axis(axis, ndim)
     _check_joined(kept, axis)
     dtype = Operands(*[_probe(x) for x in given]).dtype
@@ -108,7 +110,9 @@ def stack(tensors: Any, axis: Any = 0) -> Tracer:
         raise shape_error("stack of no tensors")
     first = given[0].node.shape
     for number, x in enumerate(given):
-        if len(x.node.shape) != len(first) or not all(map(current().sizes.same, x.node.shape, first)):
+        if len(x.node.shape) != len(first) or not all(
+            map(current().sizes.same, x.node.shape, first)
+        ):
             raise shape_error(
                 f"stack expects each tensor to be equal size, but got {show_shape(first)} at entry 0 and "
                 f"{show_shape(x.node.shape)} at entry {number}"
@@ -195,7 +199,9 @@ def pad(x: Value, pad: Any, mode: str = "constant", value: Value = None) -> Trac
     return pad_constant(x, widths, value)
 
 
-def numpy_pad(x: Value, pad_width: Any, mode: str = "constant", constant_values: Value = 0) -> Tracer:
+def numpy_pad(
+    x: Value, pad_width: Any, mode: str = "constant", constant_values: Value = 0
+) -> Tracer:
     """numpy's pad: a width, a pair, or a pair per axis."""
     x = array(x)
     if mode != "constant":

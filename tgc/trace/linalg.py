@@ -16,6 +16,7 @@ from tgc.trace.core import (
     broadcast_shape,
     builder,
     normal_axis,
+    refuse_bool,
     show_shape,
     stretch,
     unsupported,
@@ -40,6 +41,7 @@ def _operands(a: Value, b: Value, name: str) -> tuple[Tracer, Tracer]:
             line=current().error_line(),
             hint="convert one with .to(other.dtype)",
         )
+    refuse_bool(a, name)
     cast = builder().cast
     return tuple(Tracer(cast(x.node, group.dtype), group.container, group.device) for x in (a, b))  # type: ignore[return-value]
 
@@ -93,7 +95,9 @@ def _of_rank(name: str, a: Value, rank_a: int, b: Value, rank_b: int) -> Tracer:
             f"{name}: expected {rank_a}D and {rank_b}D, got {show_shape(a.node.shape)} and {show_shape(b.node.shape)}"
         )
     if rank_a == 3 and not current().sizes.same(a.node.shape[0], b.node.shape[0]):
-        raise shape_error(f"{name}: batch sizes differ: {show_shape(a.node.shape)}, {show_shape(b.node.shape)}")
+        raise shape_error(
+            f"{name}: batch sizes differ: {show_shape(a.node.shape)}, {show_shape(b.node.shape)}"
+        )
     return matmul(a, b, name)
 
 
@@ -137,7 +141,9 @@ def linear(x: Value, weight: Value, bias: Value = None) -> Tracer:
     x, weight = _operands(x, weight, "linear")
     if x.ndim == 0 or weight.ndim not in (1, 2):
         raise shape_error(f"linear: weight of shape {show_shape(weight.node.shape)}")
-    _same_inner(x.node.shape[-1], weight.node.shape[-1], (x.node.shape, weight.node.shape), "linear")
+    _same_inner(
+        x.node.shape[-1], weight.node.shape[-1], (x.node.shape, weight.node.shape), "linear"
+    )
     if weight.ndim == 1:
         out = wrap(_contract(x.node, stretch(weight.node, x.node.shape), x.ndim - 1), x)
     else:
@@ -215,7 +221,9 @@ def bilinear(a: Value, b: Value, weight: Value, bias: Value = None) -> Tracer:
 
 def einsum(equation: str, *operands: Value) -> Tracer:
     """Einstein summation, two operands at a time from the left."""
-    given = operands[0] if len(operands) == 1 and isinstance(operands[0], tuple | list) else operands
+    given = (
+        operands[0] if len(operands) == 1 and isinstance(operands[0], tuple | list) else operands
+    )
     if not isinstance(equation, str):
         raise unsupported("einsum with lists of axes", hint='write it as einsum("ij,jk->ik", a, b)')
     values = arrays(given)
@@ -271,7 +279,9 @@ def _single(x: Tracer, names: list[str]) -> tuple[Tracer, list[str]]:
     return x, names
 
 
-def _pair(a: Tracer, left: list[str], b: Tracer, right: list[str], later: set[str]) -> tuple[Tracer, list[str]]:
+def _pair(
+    a: Tracer, left: list[str], b: Tracer, right: list[str], later: set[str]
+) -> tuple[Tracer, list[str]]:
     """Multiply two operands over the union of their axes and sum those that nothing later needs."""
     a, b = _operands(a, b, "einsum")
     names = left + [n for n in right if n not in left]
@@ -300,7 +310,9 @@ def _wider(a: Tracer, left: list[str], name: str, dim: Dim) -> bool:
     if sizes.is_one(mine):
         return True
     if not sizes.same(mine, dim):
-        raise shape_error(f"einsum: axis {name} has extents {sizes.hint(mine)} and {sizes.hint(dim)}")
+        raise shape_error(
+            f"einsum: axis {name} has extents {sizes.hint(mine)} and {sizes.hint(dim)}"
+        )
     return False
 
 
@@ -346,9 +358,7 @@ def scaled_dot_product_attention(
 def cross(a: Value, b: Value, axis: Any = -1) -> Tracer:
     """The vector product along an axis of extent 3."""
     a, b = array(a), array(b)
-    return sub(
-        mul(roll(a, -1, axis), roll(b, -2, axis)), mul(roll(a, -2, axis), roll(b, -1, axis))
-    )
+    return sub(mul(roll(a, -1, axis), roll(b, -2, axis)), mul(roll(a, -2, axis), roll(b, -1, axis)))
 
 
 def multi_dot(tensors: Any) -> Tracer:

@@ -98,7 +98,12 @@ def huber_loss(x: Value, target: Value, reduction: str = "mean", delta: float = 
 
 
 def gaussian_nll_loss(
-    x: Value, target: Value, var: Value, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+    x: Value,
+    target: Value,
+    var: Value,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
 ) -> Tracer:
     """½ (log var + (x - target)² / var), the variance not below eps (its gradient as if it were free)."""
     var = array(var) if isinstance(var, Tracer) else full_like(array(x), var)
@@ -114,7 +119,12 @@ def gaussian_nll_loss(
 
 
 def poisson_nll_loss(
-    x: Value, target: Value, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
+    x: Value,
+    target: Value,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
 ) -> Tracer:
     if log_input:
         loss = sub(exp(x), mul(target, x))
@@ -275,14 +285,18 @@ def cross_entropy(
     weighted = logp if weight is None else mul(logp, _class_weights(weight, logp, axis))
     smooth = where(eq(target, ignore_index), 0.0, neg(fold("sum", weighted, (axis,))))
     share = div(label_smoothing, symbolic(x.node.shape[axis]))
-    return add(mul(1.0 - label_smoothing, result), mul(share, _averaged(smooth, counted, reduction)))
+    return add(
+        mul(1.0 - label_smoothing, result), mul(share, _averaged(smooth, counted, reduction))
+    )
 
 
 def _soft_cross_entropy(
     x: Tracer, target: Tracer, weight: Value, reduction: str, label_smoothing: float, axis: int
 ) -> Tracer:
     if not all(map(current().sizes.same, x.node.shape, target.node.shape)):
-        raise shape_error("Expected floating point target with class probabilities to have x's shape")
+        raise shape_error(
+            "Expected floating point target with class probabilities to have x's shape"
+        )
     classes = full_like(x, x.node.shape[axis])
     if label_smoothing:
         target = add(mul(target, 1.0 - label_smoothing), div(label_smoothing, classes))
@@ -350,7 +364,12 @@ def triplet_margin_loss(
 
 
 def multi_margin_loss(
-    x: Value, target: Value, p: int = 1, margin: float = 1.0, weight: Value = None, reduction: str = "mean"
+    x: Value,
+    target: Value,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Value = None,
+    reduction: str = "mean",
 ) -> Tracer:
     x, target = array(x), array(target)
     axis = x.ndim - 1

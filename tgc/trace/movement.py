@@ -113,7 +113,9 @@ def unflatten(x: Value, axis: Any, sizes: Any) -> Tracer:
         quotient = shape[axis] // known if quotient is None else quotient
         parts = tuple(quotient if d == -1 else d for d in parts)
     if not current().sizes.same(product(parts), shape[axis]):
-        raise shape_error(f"unflatten: {show_shape(parts)} does not multiply to {show_shape(shape[axis : axis + 1])}")
+        raise shape_error(
+            f"unflatten: {show_shape(parts)} does not multiply to {show_shape(shape[axis : axis + 1])}"
+        )
     return view_of(x, builder().reshape(x.node, shape=(*shape[:axis], *parts, *shape[axis + 1 :])))
 
 
@@ -132,7 +134,9 @@ def numpy_squeeze(x: Value, axis: Any = None) -> Tracer:
     if axis is not None:
         for a in normal_axes(axis, x.ndim):
             if not current().sizes.is_one(x.node.shape[a]):
-                raise shape_error("cannot select an axis to squeeze out which has size not equal to one")
+                raise shape_error(
+                    "cannot select an axis to squeeze out which has size not equal to one"
+                )
     return squeeze(x, axis)
 
 
@@ -372,7 +376,7 @@ def chunk(x: Value, chunks: int, axis: Any = 0) -> tuple[Tracer, ...]:
     x = array(x)
     axis = normal_axis(axis, x.ndim)
     extent, sizes = x.node.shape[axis], current().sizes
-    if sizes.hint(extent) % chunks == 0 and sizes.hint(extent):
+    if sizes.hint(extent) % chunks == 0:
         step = extent // chunks
         sizes.same(step * chunks, extent)
         return _cut(x, axis, [step] * chunks)
@@ -383,7 +387,7 @@ def halves(x: Value, axis: Any) -> tuple[Tracer, Tracer]:
     """The two halves of an axis of even extent."""
     x = array(x)
     axis = normal_axis(axis, x.ndim)
-    if current().sizes.hint(x.node.shape[axis]) % 2:
+    if x.ndim == 0 or current().sizes.hint(x.node.shape[axis]) % 2:
         raise shape_error("Halving dimension must be even")
     first, second = chunk(x, 2, axis)
     return first, second

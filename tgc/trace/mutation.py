@@ -58,8 +58,8 @@ def assign(x: Tracer, value: Tracer) -> Tracer:
 
 def check_writable(x: Tracer) -> None:
     """Raise MutationError where somebody else would see a write into `x`."""
-    root = x.base or x
-    if isinstance(root.node, Leaf) and isinstance(root.node.source, Input):
+    root = x if x.base is None else x.base
+    if isinstance(root.node, Leaf) and isinstance(root.node.source, Input) and not root.fresh:
         name = root.node.source.name
         raise MutationError(
             f"the function writes into its argument or captured array `{name}`",

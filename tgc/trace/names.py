@@ -48,7 +48,9 @@ _PLACES = {
 }
 
 
-def _row(names: str, function: Callable[..., Any], order: str = "", several: int | None = None) -> None:
+def _row(
+    names: str, function: Callable[..., Any], order: str = "", several: int | None = None
+) -> None:
     """Enter an operation under its names."""
     positions = tuple(order.split())
     for name in names.split():
@@ -113,7 +115,9 @@ _row("fmod", el.fmod)
 _row("n.divmod", el.divmod_)
 _row("pow n.power g.power", el.pow_)
 _row("float_power", el.float_power)
-for _name in "hypot copysign maximum minimum fmax fmin logaddexp logaddexp2 heaviside ldexp isclose".split():
+for _name in (
+    "hypot copysign maximum minimum fmax fmin logaddexp logaddexp2 heaviside ldexp isclose".split()
+):
     _row(_name, getattr(el, _name))
 _row("atan2 arctan2", el.atan2)
 _row("t.xlogy m.xlogy g.xlogy t.special.xlogy", el.xlogy)
@@ -128,7 +132,9 @@ for _name in "logical_and logical_or logical_xor logical_not bitwise_and bitwise
     _row(_name, getattr(el, _name))
 _row("n.invert g.bitwise_invert", el.bitwise_not)
 _row("where", el.where)
-TORCH_METHODS["where"] = Spelling("torch.Tensor.where", lambda x, condition, other: el.where(condition, x, other))
+TORCH_METHODS["where"] = Spelling(
+    "torch.Tensor.where", lambda x, condition, other: el.where(condition, x, other)
+)
 _row("t.clamp m.clamp t.clip m.clip n.clip a.clip g.clip g.clamp", el.clamp)
 NUMPY["clip"] = Spelling("numpy.clip", el.clamp, ("x", "min", "max"))
 _row("t.clamp_min m.clamp_min", el.clamp_min)
@@ -226,7 +232,10 @@ _row("flipud", mv.flipud)
 _row("m.expand g.expand", mv.expand, several=1)
 _row("m.expand_as", mv.expand_as)
 _row("broadcast_to", mv.expand)
-_row("t.broadcast_tensors g.broadcast_arrays n.broadcast_arrays g.broadcast_tensors", mv.broadcast_tensors)
+_row(
+    "t.broadcast_tensors g.broadcast_arrays n.broadcast_arrays g.broadcast_tensors",
+    mv.broadcast_tensors,
+)
 _row("m.repeat", mv.repeat, several=1)
 _row("n.repeat a.repeat g.repeat", mv.repeat_interleave)
 _row("tile", mv.tile, several=1)
@@ -251,7 +260,9 @@ _row("n.pad", join.numpy_pad)
 _row("tril", join.tril)
 _row("triu", join.triu)
 TORCH["constant_pad_nd"] = Spelling("torch.constant_pad_nd", join.pad, ("x", "pad", "value"))
-NUMPY["meshgrid"] = Spelling("numpy.meshgrid", lambda *xs, indexing="xy": list(join.meshgrid(*xs, indexing=indexing)))
+NUMPY["meshgrid"] = Spelling(
+    "numpy.meshgrid", lambda *xs, indexing="xy": list(join.meshgrid(*xs, indexing=indexing))
+)
 
 # --- indexing -------------------------------------------------------------------------------------------------------
 
@@ -330,7 +341,11 @@ for _name in ("new_zeros", "new_ones"):
     _row(f"m.{_name}", getattr(new, _name), several=1)
 _row("m.new_full", new.new_full)
 _row("m.new_empty", new.new_zeros, several=1)
-for _place, _factory in (("t", new.Factory("torch")), ("n", new.Factory("numpy")), ("g", new.Factory("spec"))):
+for _place, _factory in (
+    ("t", new.Factory("torch")),
+    ("n", new.Factory("numpy")),
+    ("g", new.Factory("spec")),
+):
     for _name in ("zeros", "ones", "full", "arange", "linspace", "eye"):
         _shaped = 0 if _name in ("zeros", "ones") else None
         _row(f"{_place}.{_name}", getattr(_factory, _name), several=_shaped)
@@ -344,7 +359,10 @@ _row("m.type", new.torch_type)
 _row("m.type_as", new.type_as)
 for _name in ("float", "double", "half", "bfloat16", "int", "long", "bool"):
     _row("m." + _name, getattr(new, "to_" + _name))
-_row("m.contiguous m.cpu m.requires_grad_ m.retain_grad n.ascontiguousarray", lambda x, requires_grad=True: new.same(x))
+_row(
+    "m.contiguous m.cpu m.requires_grad_ m.retain_grad n.ascontiguousarray",
+    lambda x, requires_grad=True: new.same(x),
+)
 _row("t.clone m.clone a.copy n.copy", new.clone)
 _row("t.detach m.detach", new.detach)
 _row("g.stop_gradient", el.detach)
@@ -413,7 +431,14 @@ def method(container: str, name: str) -> Spelling | None:
         if name in table:
             return table[name]
     plain = name[:-1]
-    if container != "numpy" and name.endswith("_") and not name.endswith("__") and plain in TORCH_METHODS:
+    if (
+        container != "numpy"
+        and name.endswith("_")
+        and not name.endswith("__")
+        and plain in TORCH_METHODS
+    ):
         found = TORCH_METHODS[plain]
-        return Spelling(f"torch.Tensor.{name}", mut.update(found.function), found.order, found.several)
+        return Spelling(
+            f"torch.Tensor.{name}", mut.update(found.function), found.order, found.several
+        )
     return None

@@ -31,7 +31,10 @@ def _function(name: str, spelling: Spelling) -> Callable[..., Any]:
         if active() is not None:
             return spelling(*args, **kwargs)
         if not _eager:
-            raise TraceError(f"tgc.{name} outside a compiled function", hint="decorate the function with @tgc.jit")
+            raise TraceError(
+                f"tgc.{name} outside a compiled function",
+                hint="decorate the function with @tgc.jit",
+            )
         return _eager[0](lambda *arrays: spelling(*arrays, **kwargs))(*args)
 
     function.__name__ = function.__qualname__ = name

@@ -53,7 +53,9 @@ def native_layer_norm(
     return _affine(mul(sub(x, centre), scale), weight, bias), centre, scale
 
 
-def rms_norm(x: Value, normalized_shape: Any, weight: Value = None, eps: float | None = None) -> Tracer:
+def rms_norm(
+    x: Value, normalized_shape: Any, weight: Value = None, eps: float | None = None
+) -> Tracer:
     """x / sqrt(mean(x²) + eps) weight over the last axes (arXiv:1910.07467)."""
     x = array(x)
     axes = _trailing_axes(x, normalized_shape)
@@ -104,7 +106,9 @@ def instance_norm(
     if not use_input_stats:
         return _with_statistics(x, running_mean, running_var, weight, bias, eps)
     if running_mean is not None or running_var is not None:
-        raise unsupported("instance_norm with running statistics in training: they are written in place")
+        raise unsupported(
+            "instance_norm with running statistics in training: they are written in place"
+        )
     out = _standard(x, tuple(range(2, x.ndim)), eps)
     return _affine(out, _per_channel(weight, x), _per_channel(bias, x))
 

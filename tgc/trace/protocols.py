@@ -69,7 +69,14 @@ def array_ufunc(ufunc: Any, how: str, args: tuple[Any, ...], kwargs: dict[str, A
     return result if out is None else _into(out[0], result)
 
 
-_REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_or": "any", "logical_and": "all"}
+_REDUCTIONS = {
+    "add": "sum",
+    "multiply": "prod",
+    "maximum": "max",
+    "minimum": "min",
+    "logical_or": "any",
+    "logical_and": "all",
+}
 
 
 def _into(out: Any, result: Tracer) -> Any:
@@ -84,7 +91,9 @@ def array_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     module = func.__module__.removeprefix("numpy").lstrip(".")
     path = func.__name__ if module in ("", "_core", "lib") else f"{module}.{func.__name__}"
     if path in ("shape", "ndim", "size"):
-        return {"shape": lambda x: x.shape, "ndim": lambda x: x.ndim, "size": create.numel}[path](*args, **kwargs)
+        return {"shape": lambda x: x.shape, "ndim": lambda x: x.ndim, "size": create.numel}[path](
+            *args, **kwargs
+        )
     spelling = NUMPY.get(path) or NUMPY.get(func.__name__)
     if spelling is None:
         raise no_such(f"numpy.{path}")
@@ -113,7 +122,9 @@ _METADATA = frozenset(
     "get_device is_signed storage_offset __len__ is_tensor __hash__ is_same_size __repr__ untyped_storage "
     "is_inference has_names type __get__ register_hook".split()
 )
-_READS = frozenset("item tolist numpy __bool__ __float__ __int__ __index__ __array__ __contains__ equal allclose".split())
+_READS = frozenset(
+    "item tolist numpy __bool__ __float__ __int__ __index__ __array__ __contains__ equal allclose".split()
+)
 _RANDOM = frozenset(
     "rand randn randint randperm normal bernoulli rand_like randn_like randint_like multinomial poisson dropout "
     "feature_dropout alpha_dropout dropout1d dropout2d dropout3d rrelu uniform_ normal_ random_ exponential_ "
@@ -157,7 +168,10 @@ def torch_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     spelling = _functions(torch).get(func)
     foreign = [v for v in values if is_torch(v) and not trace.owns(v)]
     if not traced and name in _RANDOM and _draws(name, kwargs):
-        raise unsupported(f"random numbers ({name}) inside a compiled function", hint="draw them outside and pass them")
+        raise unsupported(
+            f"random numbers ({name}) inside a compiled function",
+            hint="draw them outside and pass them",
+        )
     if traced or foreign or any(isinstance(v, SymbolicInt) for v in values):
         if not traced and (name in _METADATA or name == "__get__"):
             return _about(func, args, kwargs)
@@ -198,7 +212,9 @@ def _operands(values: Any) -> Iterator[Any]:
 def _spelt(spelling: Spelling, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation of the table; `inplace=True` replaces the value of its first operand."""
     if kwargs.get("inplace") is True:
-        return call(names.mut.update(spelling.function), spelling.name, *spelling.bound(args, kwargs))
+        return call(
+            names.mut.update(spelling.function), spelling.name, *spelling.bound(args, kwargs)
+        )
     return spelling(*args, **kwargs)
 
 
@@ -230,7 +246,9 @@ def _path_of(func: Any) -> str:
     if getattr(torch.Tensor, name, None) is func:
         return f"torch.Tensor.{name}"
     module = getattr(func, "__module__", None) or "torch"
-    return f"{module}.{name}" if module.startswith("torch") and "_C" not in module else f"torch.{name}"
+    return (
+        f"{module}.{name}" if module.startswith("torch") and "_C" not in module else f"torch.{name}"
+    )
 
 
 @lru_cache(maxsize=1)
@@ -240,7 +258,9 @@ def _mode_class(torch: Any) -> Callable[[], AbstractContextManager[Any]]:
     class Mode(TorchFunctionMode):  # type: ignore[misc]
         """Every torch call of the traced function comes here first."""
 
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             return torch_function(func, args, kwargs or {})
 
     return Mode

@@ -19,6 +19,7 @@ from tgc.trace.core import (
     full_like,
     normal_axes,
     normal_axis,
+    refuse_bool,
     stop_gradient,
     unsupported,
     wrap,
@@ -78,7 +79,9 @@ def _accumulated(x: Tracer, dtype: object) -> Tracer:
     if dtype is not None:
         return cast(x, element_type(dtype))
     if x.kind is dtypes.uint8 and x.container == "numpy":
-        raise unsupported("a numpy sum or product of uint8 is uint64", hint="convert with astype(np.int64)")
+        raise unsupported(
+            "a numpy sum or product of uint8 is uint64", hint="convert with astype(np.int64)"
+        )
     return x if x.kind.is_float else cast(x, dtypes.int64)
 
 
@@ -152,6 +155,7 @@ def argmin(x: Value, axis: Any = None, keepdims: bool = False) -> Tracer:
 
 def _position(monoid: str, x: Value, axis: Any, keepdims: bool) -> Tracer:
     x = array(x)
+    refuse_bool(x, "arg" + monoid)
     if axis is None:
         index = _position(monoid, flatten(x), 0, False)
         return wrap(_keep(index.node, x, tuple(range(x.ndim))), x) if keepdims else index
@@ -235,7 +239,9 @@ def var_mean(
     count = _count(x, axes)
     centre = mean(x, axes, keepdims=True) if axes else x
     squares = fold("sum", square(sub(x, centre)), axes, keepdims)
-    centre = centre if keepdims else wrap(builder().reshape(centre.node, shape=squares.node.shape), x)
+    centre = (
+        centre if keepdims else wrap(builder().reshape(centre.node, shape=squares.node.shape), x)
+    )
     return div(squares, full_like(squares, _degrees(count, correction))), centre
 
 
@@ -263,12 +269,16 @@ def std_mean(
     return sqrt(variance), centre
 
 
-def population_var(x: Value, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Tracer:
+def population_var(
+    x: Value, axis: Any = None, keepdims: bool = False, correction: float = 0
+) -> Tracer:
     """numpy's and the array API's variance: divided by the count unless told otherwise."""
     return var(x, axis, keepdims, correction)
 
 
-def population_std(x: Value, axis: Any = None, keepdims: bool = False, correction: float = 0) -> Tracer:
+def population_std(
+    x: Value, axis: Any = None, keepdims: bool = False, correction: float = 0
+) -> Tracer:
     return std(x, axis, keepdims, correction)
 
 
@@ -278,22 +288,30 @@ def _torch_correction(unbiased: bool | None, correction: float | None) -> float:
     return 1 if unbiased is None or unbiased else 0
 
 
-def torch_var(x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None) -> Any:
+def torch_var(
+    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
+) -> Any:
     """var(x, unbiased) and var(x, dim, unbiased or correction, keepdim)."""
     axis, unbiased = (None, axis) if isinstance(axis, bool) else (axis, unbiased)
     return var(x, axis, keepdims, _torch_correction(unbiased, correction))
 
 
-def torch_std(x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None) -> Any:
+def torch_std(
+    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
+) -> Any:
     return sqrt(torch_var(x, axis, unbiased, keepdims, correction))
 
 
-def torch_var_mean(x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None) -> Any:
+def torch_var_mean(
+    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
+) -> Any:
     axis, unbiased = (None, axis) if isinstance(axis, bool) else (axis, unbiased)
     return var_mean(x, axis, keepdims, _torch_correction(unbiased, correction))
 
 
-def torch_std_mean(x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None) -> Any:
+def torch_std_mean(
+    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
+) -> Any:
     variance, centre = torch_var_mean(x, axis, unbiased, keepdims, correction)
     return sqrt(variance), centre
 
@@ -383,7 +401,9 @@ def root_of_squares(total: Tracer) -> Tracer:
     return where(zero, total, sqrt(where(zero, full_like(total, 1), total)))
 
 
-def vector_norm(x: Value, ord: Any = 2, axis: Any = None, keepdims: bool = False, dtype: object = None) -> Tracer:
+def vector_norm(
+    x: Value, ord: Any = 2, axis: Any = None, keepdims: bool = False, dtype: object = None
+) -> Tracer:
     """The p-norm of the elements along the axes."""
     x = array(x)
     x = cast(x, element_type(dtype)) if dtype is not None else _to_average(x, "norm")
@@ -404,7 +424,9 @@ def vector_norm(x: Value, ord: Any = 2, axis: Any = None, keepdims: bool = False
     return where(zero, total, power(where(zero, full_like(total, 1), total), 1.0 / ord))
 
 
-def norm(x: Value, p: Any = "fro", axis: Any = None, keepdims: bool = False, dtype: object = None) -> Tracer:
+def norm(
+    x: Value, p: Any = "fro", axis: Any = None, keepdims: bool = False, dtype: object = None
+) -> Tracer:
     """torch's and numpy's norm where it is a vector norm."""
     if p in (None, "fro"):
         p = 2

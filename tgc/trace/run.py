@@ -180,7 +180,9 @@ class _Attempt:
         nodes = tuple(t.node for t in outputs)
         aliases = tuple((i, leaf) for i, n in enumerate(nodes) if (leaf := _viewed(n)) is not None)
         graph = trace.builder.graph(_name(self.fn), tuple(trace.leaves), nodes, aliases=aliases)
-        used = {name: hint for name, hint in trace.sizes.hints.items() if name not in trace.sizes.given}
+        used = {
+            name: hint for name, hint in trace.sizes.hints.items() if name not in trace.sizes.given
+        }
         return Traced(
             graph,
             tuple(trace.abstracts),
@@ -218,7 +220,9 @@ def code_of(fn: Any) -> CodeType | None:
     return found if isinstance(found, CodeType) else None
 
 
-def parameter_names(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
+def parameter_names(
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> list[str]:
     """The user's name of each positional argument, then of each keyword argument."""
     try:
         parameters = list(inspect.signature(fn).parameters.values())

@@ -31,8 +31,35 @@ RENAMED = {
     "ret": "out",
 }
 # First and second operands go by these names.
-FIRST = ("input", "self", "a", "x", "x1", "arr", "ary", "m", "y", "tensor", "tensors", "arrays", "condition", "array")
-SECOND = ("other", "exponent", "x2", "mat2", "vec2", "b", "target", "indices", "index", "vec", "batch2")
+FIRST = (
+    "input",
+    "self",
+    "a",
+    "x",
+    "x1",
+    "arr",
+    "ary",
+    "m",
+    "y",
+    "tensor",
+    "tensors",
+    "arrays",
+    "condition",
+    "array",
+)
+SECOND = (
+    "other",
+    "exponent",
+    "x2",
+    "mat2",
+    "vec2",
+    "b",
+    "target",
+    "indices",
+    "index",
+    "vec",
+    "batch2",
+)
 # Arguments that say how, not what: they change nothing here.
 HARMLESS = {
     "memory_format",
@@ -71,7 +98,11 @@ class Spelling:
         """The names of parameters, and whether there are *args and **kwargs."""
         kinds = inspect.signature(self.function).parameters.values()
         names = tuple(p.name for p in kinds if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
-        return names, any(p.kind is p.VAR_POSITIONAL for p in kinds), any(p.kind is p.VAR_KEYWORD for p in kinds)
+        return (
+            names,
+            any(p.kind is p.VAR_POSITIONAL for p in kinds),
+            any(p.kind is p.VAR_KEYWORD for p in kinds),
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the operation at the user's line."""
@@ -83,7 +114,9 @@ class Spelling:
                 raise
             raise unsupported(f"{self.name}: {str(error).split('() ', 1)[-1]}") from None
 
-    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def bound(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The operation's own arguments for a call in this spelling."""
         if self.several is not None and len(args) > self.several and is_size(args[self.several]):
             args = (*args[: self.several], tuple(args[self.several :]))
@@ -94,7 +127,9 @@ class Spelling:
                 self._add(named, key, value, names)
             args = args[:1]
         for key, value in kwargs.items():
-            self._add(named, key if open_ended else self._own_name(key, names), value, names, open_ended)
+            self._add(
+                named, key if open_ended else self._own_name(key, names), value, names, open_ended
+            )
         if len(args) > len(names) and not variadic:
             raise unsupported(f"{self.name} with {len(args)} arguments")
         return args, named
@@ -116,7 +151,12 @@ class Spelling:
         return renamed
 
     def _add(
-        self, named: dict[str, Any], key: str, value: Any, names: tuple[str, ...], open_ended: bool = False
+        self,
+        named: dict[str, Any],
+        key: str,
+        value: Any,
+        names: tuple[str, ...],
+        open_ended: bool = False,
     ) -> None:
         """Keep an argument the operation has; ignore one that says nothing; refuse the rest."""
         if key in names or open_ended:
@@ -127,13 +167,20 @@ class Spelling:
 
 
 def _says_nothing(key: str, value: Any) -> bool:
-    return value is None or value is False or value is np._NoValue or (key == "where" and value is True)
+    return (
+        value is None
+        or value is False
+        or value is np._NoValue
+        or (key == "where" and value is True)
+    )
 
 
 def _is_binding_error(error: TypeError) -> bool:
     """Whether a TypeError says that a call does not fit an operation's parameters."""
     text = str(error)
-    return "argument" in text and ("missing" in text or "multiple values" in text or "positional" in text)
+    return "argument" in text and (
+        "missing" in text or "multiple values" in text or "positional" in text
+    )
 
 
 def no_such(name: str) -> UnsupportedOpError:

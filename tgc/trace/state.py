@@ -110,7 +110,7 @@ class Sizes:
         difference = a - b
         value = self.hint(difference)
         answer = RELATIONS[relation](value, 0)
-        if isinstance(difference, Size) and not _always(difference, value):
+        if isinstance(difference, Size) and not _always(difference, relation):
             offset = sum(c for m, c in difference.terms if not m)
             kept = relation if answer else _NEGATED[relation]
             self.assumptions[(difference - offset, kept, -offset)] = None
@@ -126,15 +126,19 @@ class Sizes:
 _NEGATED = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
-def _always(size: Size, value: int) -> bool:
-    """Whether the sign of `size` is the same for all extents of 2 and more (and it is not zero)."""
+def _always(size: Size, relation: str) -> bool:
+    """Whether comparing `size` with 0 gives one answer for all extents of 2 and more."""
     if any(isinstance(atom, FloorDiv) for monomial, _ in size.terms for atom in monomial):
         return False
     signs = {c > 0 for m, c in size.terms if m}
     if len(signs) != 1:
         return False
+    # A polynomial without mixed signs is monotone: it starts at its value for extents of 2.
     edge = evaluate(size, dict.fromkeys(symbols(size), 2))
-    return edge > 0 if signs == {True} else edge < 0
+    if signs == {False}:
+        edge = -edge
+        relation = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(relation, relation)
+    return edge > 0 or (edge == 0 and relation in (">=", "<"))
 
 
 def solve(difference: Size, hints: dict[str, int]) -> tuple[str, Dim]:
@@ -188,7 +192,8 @@ class Trace:
         assert container is not None, value
         check_layout(value, name, self.builder.line)
         dtype = dtype_of(value, name, self.builder.line)
-        shape = tuple(self.sizes.dim(e) for e in extents_of(value))
+        extents, fixed = extents_of(value), container == "spec"
+        shape = tuple(e if fixed and isinstance(e, int) else self.sizes.dim(e) for e in extents)
         torch = container == "torch"
         abstract = Abstract(
             self.unique(name),
@@ -242,16 +247,11 @@ class Trace:
 
     # --- the user's line ---
 
-    @contextmanager
-    def operation(self) -> Iterator[None]:
-        """Attribute the nodes made inside to the user's line; inner operations belong to the outer one."""
+    def enter(self) -> None:
+        """Begin an operation: its nodes belong to the user's line, and so do those of operations it is made of."""
         if self.depth == 0:
             self.builder.line = self.line()
         self.depth += 1
-        try:
-            yield
-        finally:
-            self.depth -= 1
 
     def line(self) -> Line | None:
         """The innermost line of the user's source."""
@@ -321,7 +321,9 @@ def find_name(value: object, code: CodeType | None) -> str | None:
 
 
 def _name_in(frame: FrameType, value: object) -> str | None:
-    scopes: dict[str, object] = {n: frame.f_globals[n] for n in frame.f_code.co_names if n in frame.f_globals}
+    scopes: dict[str, object] = {
+        n: frame.f_globals[n] for n in frame.f_code.co_names if n in frame.f_globals
+    }
     scopes.update(frame.f_locals)
     for name, held in scopes.items():
         if held is value:
@@ -339,7 +341,11 @@ def _attribute(holder: object, value: object) -> str | None:
         everything = [*holder.named_parameters(), *holder.named_buffers()]  # type: ignore[attr-defined]
         return next((path for path, held in everything if held is value), None)
     attributes = getattr(holder, "__dict__", None)
-    if isinstance(attributes, dict) and not isinstance(holder, type) and type(holder).__name__ != "module":
+    if (
+        isinstance(attributes, dict)
+        and not isinstance(holder, type)
+        and type(holder).__name__ != "module"
+    ):
         return next((name for name, held in attributes.items() if held is value), None)
     return None
 

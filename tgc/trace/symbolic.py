@@ -80,21 +80,31 @@ class SymbolicInt:
     # --- arithmetic ---
 
     def __add__(self, other: Any) -> Any:
-        return symbolic(self.size + dim_of(other)) if is_size(other) else _scalar("add", self, other)
+        return (
+            symbolic(self.size + dim_of(other)) if is_size(other) else _scalar("add", self, other)
+        )
 
     def __radd__(self, other: Any) -> Any:
-        return symbolic(dim_of(other) + self.size) if is_size(other) else _scalar("add", other, self)
+        return (
+            symbolic(dim_of(other) + self.size) if is_size(other) else _scalar("add", other, self)
+        )
 
     def __sub__(self, other: Any) -> Any:
-        return symbolic(self.size - dim_of(other)) if is_size(other) else _scalar("sub", self, other)
+        return (
+            symbolic(self.size - dim_of(other)) if is_size(other) else _scalar("sub", self, other)
+        )
 
     def __rsub__(self, other: Any) -> Any:
-        return symbolic(dim_of(other) - self.size) if is_size(other) else _scalar("sub", other, self)
+        return (
+            symbolic(dim_of(other) - self.size) if is_size(other) else _scalar("sub", other, self)
+        )
 
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, tuple | list):
             return other * int(self)
-        return symbolic(self.size * dim_of(other)) if is_size(other) else _scalar("mul", self, other)
+        return (
+            symbolic(self.size * dim_of(other)) if is_size(other) else _scalar("mul", self, other)
+        )
 
     def __rmul__(self, other: Any) -> Any:
         return self.__mul__(other) if is_size(other) else _scalar("mul", other, self)
@@ -108,7 +118,9 @@ class SymbolicInt:
         return symbolic(dim_of(other) // self.size) if is_size(other) else NotImplemented
 
     def __mod__(self, other: Any) -> Any:
-        return symbolic(self.size % _nonzero(other)) if is_size(other) else _scalar("mod", self, other)
+        return (
+            symbolic(self.size % _nonzero(other)) if is_size(other) else _scalar("mod", self, other)
+        )
 
     def __rmod__(self, other: Any) -> Any:
         return symbolic(dim_of(other) % self.size) if is_size(other) else NotImplemented
@@ -177,7 +189,7 @@ def dim_of(value: Any) -> Dim:
     """The size behind an integer of the user."""
     if isinstance(value, SymbolicInt):
         return value.size
-    return value if type(value) is int else value.__index__()  # type: ignore[no-any-return]
+    return value if type(value) is int or isinstance(value, Size) else value.__index__()  # type: ignore[no-any-return]
 
 
 def _nonzero(value: Any) -> Dim:
@@ -192,7 +204,9 @@ def _integral(relation: str, bound: float) -> tuple[str, int]:
     floor = int(bound // 1)
     if floor == bound:
         return relation, floor
-    return {"<": ("<=", floor), "<=": ("<=", floor), ">": (">", floor), ">=": (">", floor)}[relation]
+    return {"<": ("<=", floor), "<=": ("<=", floor), ">": (">", floor), ">=": (">", floor)}[
+        relation
+    ]
 
 
 def _scalar(operation: str, a: Any, b: Any) -> Any:

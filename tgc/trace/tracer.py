@@ -34,14 +34,16 @@ class Tracer:
         node: its node in the graph.
         container: whose rules it follows: "torch", "numpy", "spec", or "scalar" (weakly typed Python number).
         device: as torch spells it.
-        base: the tracer this one is a view of, as far as in-place writes are concerned.
+        base: the tracer this one is a view of, as far as in-place writes are concerned; `views` are those of this one.
+        fresh: whether it is a copy, so that writes into it are its own although its node is an input.
     """
 
-    __slots__ = ("__weakref__", "base", "container", "device", "node", "views")
+    __slots__ = ("__weakref__", "base", "container", "device", "fresh", "node", "views")
 
     def __init__(self, node: Node, container: str, device: str = "cpu") -> None:
         self.node, self.container, self.device = node, container, device
         self.base: Tracer | None = None
+        self.fresh = False
         self.views: list[weakref.ref[Tracer]] = []
 
     # --- what it is ---
@@ -66,7 +68,11 @@ class Tracer:
     def __len__(self) -> int:
         if not self.node.shape:
             raise TypeError("len() of a 0-d tensor")
-        return current().sizes.fix(first) if not isinstance(first := self.node.shape[0], int) else first
+        return (
+            current().sizes.fix(first)
+            if not isinstance(first := self.node.shape[0], int)
+            else first
+        )
 
     def __iter__(self) -> Iterator[Any]:
         return iter(PROTOCOLS["iterate"](self))
@@ -90,7 +96,9 @@ class Tracer:
         )
 
     def __bool__(self) -> bool:
-        return bool(PROTOCOLS["known"](self, "a branch on a traced value (if, while, and, or, not, assert)"))
+        return bool(
+            PROTOCOLS["known"](self, "a branch on a traced value (if, while, and, or, not, assert)")
+        )
 
     def __float__(self) -> float:
         return float(PROTOCOLS["known"](self, "float()"))
