@@ -16,10 +16,6 @@ Terms = Sequence[Expression | None]
 ZERO, ONE = Number(0.0), Number(1.0)
 
 
-class Unknown(Exception):
-    """An operation whose partials are still being derived."""
-
-
 def derivative(
     term: Expression, operand: str, own: Expression, partials_of: Callable[[str], Terms | None]
 ) -> Expression:
@@ -28,9 +24,6 @@ def derivative(
     Args:
         own: the derivative of the output y by the operand.
         partials_of: the partials of an operation; None if it has none.
-
-    Raises:
-        Unknown: from `partials_of`.
     """
     if isinstance(term, Variable):
         return own if term.name == "y" else ONE if term.name == operand else ZERO

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tgc.calculus.terms import OPERANDS, subterms
-from tgc.ir.expressions import Expression, Number, Variable
+from tgc.ir.expressions import Apply, Expression, Number, Variable
 from tgc.ir.ops import OPS
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _docstring(name: str, partials: Sequence[Partial | None]) -> list[str]:
         if partial is None:
             lines.append(f"dy/d{operand} = 0")
             continue
-        error = f"  [{partial.worst:.1f} ULP]" if partial.verdict is not None else ""
+        error = f"  [{partial.worst:.1f} ULP]" if isinstance(partial.term, Apply) else ""
         lines.append(f"dy/d{operand} = {partial.plain} = {infix(partial.term)}{error}")
     wrapped = [
         part

@@ -83,12 +83,18 @@ class Reference:
         )
 
     def __call__(self, *operands: Any) -> Any:
-        """The value, or None where the expression has none (a pole, a branch that leaves the reals)."""
+        """The value at floats, or None where the expression has none (a pole, a branch that leaves the reals)."""
+        import mpmath
+
+        return self.exact(*(mpmath.mpf(float(v)) for v in operands))
+
+    def exact(self, *operands: Any) -> Any:
+        """The value at mpmath numbers, or None."""
         import mpmath
 
         with mpmath.workprec(PRECISION):
             try:
-                value = self._run(*(mpmath.mpf(float(v)) for v in operands))
+                value = self._run(*operands)
             except (ZeroDivisionError, ValueError, OverflowError):
                 return None
             if isinstance(value, mpmath.mpc) or not isinstance(value, (mpmath.mpf, int, float)):

@@ -89,10 +89,13 @@ def gate(
         operands: float32 arrays, one per operand, of one length.
         want: the true values at those points.
     """
-    scores = sorted((measure(f, operands, want) for f in forms), key=lambda s: s.worst)
-    best = scores[0].worst if scores else float("inf")
+    return judge([measure(f, operands, want) for f in forms], bound=bound)
+
+
+def judge(scores: Sequence[Score], *, bound: float = BOUND) -> Verdict:
+    """The verdict of `gate` on forms that were measured before."""
+    ordered = tuple(sorted(scores, key=lambda s: s.worst))
+    best = ordered[0].worst if ordered else float("inf")
     limit = min(bound, max(best * SLACK, EASE))
-    sound = {id(s.form) for s in scores if s.worst <= limit}
-    fit = [f for f in forms if id(f) in sound]
-    chosen = min(fit, key=lambda f: f.cost) if fit else None
-    return Verdict(chosen, tuple(scores), bound)
+    sound = [s.form for s in scores if s.worst <= limit]
+    return Verdict(min(sound, key=lambda f: f.cost) if sound else None, ordered, bound)
