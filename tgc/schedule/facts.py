@@ -41,6 +41,19 @@ class Facts:
         self._low[size] = max(limit + 1, self._low.get(size, limit + 1))
         return False
 
+    def trial(self) -> Facts:
+        """The same knowledge with no question asked yet: for choices that may be dropped again."""
+        other = Facts(self.hints)
+        other._bounds = self._bounds
+        return other
+
+    def absorb(self, trial: Facts) -> None:
+        """What a trial asked has decided something after all."""
+        for size, low in trial._low.items():
+            self._low[size] = max(low, self._low.get(size, low))
+        for size, high in trial._high.items():
+            self._high[size] = min(high, self._high.get(size, high))
+
     def guards(self) -> tuple[Guard, ...]:
         """The regime: what must hold of other sizes for the same source to serve them."""
         sizes = sorted({*self._low, *self._high}, key=str)

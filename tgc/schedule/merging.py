@@ -83,7 +83,7 @@ def _mentions(index: Index, axes: tuple[str, ...]) -> bool:
 
 def _merged(flat: Flat, outer: str, inner: str) -> Flat:
     def index(i: Index) -> Index:
-        step = dict((t, c) for t, c in i.terms if isinstance(t, str)).get(inner)
+        step = {t: c for t, c in i.terms if isinstance(t, str)}.get(inner)
         kept = Index(tuple((t, c) for t, c in i.terms if t not in (outer, inner)), i.offset)
         return kept if step is None else ix.add(kept, ix.scale(ix.axis(outer), step))
 

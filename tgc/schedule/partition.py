@@ -22,7 +22,7 @@ from tgc.kernel.ir import Buffer, Load, Loop, Statement
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
-from tgc.schedule.lower import SHORT, Conflict, Cut, Flat, Lowering, Placed, Root
+from tgc.schedule.lower import SHORT, Conflict, Cut, Flat, Lowering, Placed, Root, folds_below
 from tgc.schedule.merging import merge_axes
 from tgc.schedule.target import Target
 from tgc.schedule.tiling import order_axes, tile
@@ -73,20 +73,27 @@ class Partition:
         while done < len(self.roots):
             root = self.roots[done]
             try:
-                self._try_tiling(self.lower((root,), space_of(root)))
+                flat = self.lower((root,), space_of(root))
+                self._try_tiling(flat)
                 done += 1
+                continue
             except Cut as cut:
-                self._cut(cut.node)
-                done = 0  # what was lowered may now load what has just been placed
+                node = cut.node
+            except Conflict:
+                if not flat.inline:
+                    raise
+                node = flat.inline[-1]
+            self._cut(node)
+            done = 0  # what was lowered may now load what has just been placed
 
     def _try_tiling(self, flat: Flat) -> None:
-        """Cut a fold out of a kernel that cannot be tiled with it inside."""
+        """See whether a kernel can be tiled. Only a refusal decides anything, so only its questions count."""
+        facts = self.facts.trial()
         try:
-            tile(order_axes(merge_axes(flat), self.facts), self.facts, self.target)
+            tile(order_axes(merge_axes(flat), facts), facts, self.target)
         except Conflict:
-            if not flat.inline:
-                raise
-            raise Cut(flat.inline[-1]) from None
+            self.facts.absorb(facts)
+            raise
 
     def lower(self, roots: tuple[Root, ...], space: tuple[Dim, ...]) -> Flat:
         """Lower roots together, with everything placed so far in memory."""
@@ -135,23 +142,11 @@ class Partition:
         operand = node.args[0]
         extent = product([operand.shape[a] for a in node.axes])
         if not any(d != 1 for d in node.shape):
-            if self._folds_below(operand):
+            if folds_below(operand, (self.placed, self.staged)):
                 return False
             return self.facts.at_most(extent, self.target.whole)
         last = max((k for k, d in enumerate(operand.shape) if d != 1), default=-1)
         return self.facts.at_most(extent, self.target.row if last in node.axes else SHORT)
-
-    def _folds_below(self, node: Node) -> bool:
-        """Whether computing `node` from memory folds something on the way."""
-        stack = [node]
-        while stack:
-            node = stack.pop()
-            if node in self.placed or node in self.staged:
-                continue
-            if isinstance(node, Fold):
-                return True
-            stack += node.args
-        return False
 
     def _place_value(self, node: Node, name: str, role: str, *, root: bool = True) -> None:
         if node in self.placed:
@@ -216,8 +211,7 @@ class Partition:
             return False
         roots = (*group.roots, *unit.roots)
         try:
-            flat = self.lower(roots, max(unit.space, group.space, key=len))
-            tile(order_axes(merge_axes(flat), self.facts), self.facts, self.target)
+            self._try_tiling(self.lower(roots, max(unit.space, group.space, key=len)))
         except (Cut, Conflict):
             return False
         return True
