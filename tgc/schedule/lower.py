@@ -353,7 +353,7 @@ class Lowering:
         """Whether one program may hold, or loop over, everything this fold reads."""
         extent = product([self.axes[a] for a in reduced])
         if not any(self.axes[a] != 1 for a in kept):
-            if folds_below(node.args[0], (self.placed, self.staged)):
+            if row_folds_below(node.args[0], (self.placed, self.staged)):
                 return False
             return self.facts.at_most(extent, self.target.whole)
         last = max((k for k, d in enumerate(node.args[0].shape) if d != 1), default=-1)
@@ -448,14 +448,14 @@ def _flat_index(buffer: Buffer, index: tuple[Index, ...]) -> Index:
     return total
 
 
-def folds_below(node: Node, memory: tuple[Mapping[Node, Placed], ...]) -> bool:
-    """Whether computing `node` from what lies in memory folds something on the way."""
+def row_folds_below(node: Node, memory: tuple[Mapping[Node, Placed], ...]) -> bool:
+    """Whether computing `node` from what lies in memory folds something to more than one value on the way."""
     stack, seen = [node], set[Node]()
     while stack:
         node = stack.pop()
         if node in seen or any(node in where for where in memory):
             continue
-        if isinstance(node, Fold):
+        if isinstance(node, Fold) and any(d != 1 for d in node.shape):
             return True
         seen.add(node)
         stack += node.args

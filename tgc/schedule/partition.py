@@ -22,7 +22,7 @@ from tgc.kernel.ir import Buffer, Load, Loop, Statement
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
-from tgc.schedule.lower import SHORT, Conflict, Cut, Flat, Lowering, Placed, Root, folds_below
+from tgc.schedule.lower import SHORT, Conflict, Cut, Flat, Lowering, Placed, Root, row_folds_below
 from tgc.schedule.merging import merge_axes
 from tgc.schedule.target import Target
 from tgc.schedule.tiling import order_axes, tile
@@ -142,7 +142,7 @@ class Partition:
         operand = node.args[0]
         extent = product([operand.shape[a] for a in node.axes])
         if not any(d != 1 for d in node.shape):
-            if folds_below(operand, (self.placed, self.staged)):
+            if row_folds_below(operand, (self.placed, self.staged)):
                 return False
             return self.facts.at_most(extent, self.target.whole)
         last = max((k for k, d in enumerate(operand.shape) if d != 1), default=-1)

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from tgc.ir import nodes as n
 from tgc.ir.nodes import Graph, Leaf, Node
-from tgc.ir.sizes import Size, symbols
+from tgc.ir.sizes import Size, product, symbols
 from tgc.kernel.ir import (
+    INT32_ELEMENTS,
     Binding,
     Buffer,
     Const,
@@ -80,6 +81,9 @@ def schedule(
             count = sum(isinstance(s, Launch) for s in steps)
             title = f"{name}_kernel" if kernels == 1 else f"{name}_kernel_{count}"
             steps.append(Launch(_kernel(group, title, partition)))
+    if target.backend == "triton":
+        for placed in partition.placed.values():
+            facts.at_most(product(placed.buffer.shape), INT32_ELEMENTS)
     memory = [p.buffer for where in (partition.placed, partition.staged) for p in where.values()]
     return Plan(
         name,

@@ -43,7 +43,7 @@ class Tiled:
 
 
 def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
-    """Elements per program along a split axis: at most `target.programs` programs, whole blocks where those are fixed."""
+    """Elements per program along a split axis: at most `target.programs` programs, whole fixed blocks each."""
     if not isinstance(block, int):
         return cdiv(extent, target.programs)
     if isinstance(extent, int):
