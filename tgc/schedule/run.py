@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tgc.ir import nodes as n
 from tgc.ir.nodes import Graph, Leaf, Node
-from tgc.ir.sizes import Size, product, symbols
+from tgc.ir.sizes import Dim, Size, exact_quotient, product, symbols
 from tgc.kernel.ir import (
     INT32_ELEMENTS,
     Binding,
@@ -82,8 +82,7 @@ def schedule(
             title = f"{name}_kernel" if kernels == 1 else f"{name}_kernel_{count}"
             steps.append(Launch(_kernel(group, title, partition)))
     if target.backend == "triton":
-        for placed in partition.placed.values():
-            facts.at_most(product(placed.buffer.shape), INT32_ELEMENTS)
+        _ask_offsets([p.buffer for p in partition.placed.values()], facts)
     memory = [p.buffer for where in (partition.placed, partition.staged) for p in where.values()]
     return Plan(
         name,
@@ -94,6 +93,15 @@ def schedule(
         tuple(steps),
         facts.guards(),
     )
+
+
+def _ask_offsets(buffers: Sequence[Buffer], facts: Facts) -> None:
+    """Whether offsets fit 32 bits, asked of the largest buffers alone: what divides them is smaller."""
+    asked: list[Dim] = []
+    for size in sorted((product(b.shape) for b in buffers), key=facts.value, reverse=True):
+        if not any(exact_quotient(larger, size) is not None for larger in asked):
+            facts.at_most(size, INT32_ELEMENTS)
+            asked.append(size)
 
 
 def _input_buffer(
