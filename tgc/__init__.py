@@ -47,6 +47,10 @@ _HOMES = {
     "vjp": "tgc.transforms",
 }
 
+_FOLDERS = frozenset(
+    "api calculus codegen ir kernel lowered numerics pipeline report runtime schedule simplify trace transforms trees".split()
+)
+
 __all__ = [
     "Compiled",
     "Lowered",
@@ -70,6 +74,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module 'tgc' has no attribute {name!r}")
+    if name in _FOLDERS:  # `from tgc import trees` asks here before it imports the module
+        raise AttributeError(f"module 'tgc' has no attribute {name!r} yet")
     home = _HOMES.get(name, "tgc.trace.namespace")
     try:
         value = getattr(importlib.import_module(home), name)

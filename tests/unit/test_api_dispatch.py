@@ -424,3 +424,12 @@ def test_a_damaged_cache_is_compiled_over(tmp_path: Path) -> None:
         path.write_text(path.read_text().replace("tanh", "sinh"))
     assert run_program(tmp_path)[0] == first[0]
     assert run_program(tmp_path)[1] == "False", "and written again"
+
+
+def test_a_copy_is_a_copy_and_an_argument_is_itself() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.ones(3)
+    same, copied = tgc.jit(lambda x: (x, x.clone()))(x)
+    assert same is x and copied is not x
+    copied.zero_()
+    assert x[0] == 1

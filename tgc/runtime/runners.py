@@ -17,14 +17,17 @@ from tgc import trees
 from tgc.ir.nodes import Graph, Leaf, Node
 from tgc.runtime import autograd
 from tgc.runtime.program import Program, bind
-from tgc.runtime.tensors import into_numpy, target_of
+from tgc.runtime.tensors import into_numpy, is_tensor, target_of
 
 Runner = Callable[[Sequence[Any]], Any]
 
 
 @dataclass(frozen=True)
 class Results:
-    """How the user's result is made: per leaf of `tree`, ("output", j) of the program or ("input", i) as it came."""
+    """How the user's result is made.
+
+    Per leaf of `tree`: ("output", j) of the program, or input i as it came, ("input", i), or copied, ("copy", i).
+    """
 
     tree: trees.TreeDef
     leaves: tuple[tuple[str, int], ...]
@@ -43,13 +46,16 @@ class Results:
 
 
 def separate(graph: Graph, tree: trees.TreeDef) -> tuple[tuple[Node, ...], Results]:
-    """The outputs that must be computed, each once, and how the result is made of them and of inputs passed through."""
-    positions: dict[Node, int] = {leaf: i for i, leaf in enumerate(graph.inputs)}
+    """The outputs that must be computed, each once, and how the result is made of them and of inputs passed through.
+
+    An input that is returned is the argument itself, as in the plain function.
+    """
+    same = {k for k, leaf in graph.aliases if graph.outputs[k] is leaf}
     computed: dict[Node, int] = {}
     leaves: list[tuple[str, int]] = []
-    for node in graph.outputs:
-        if isinstance(node, Leaf) and node in positions:
-            leaves.append(("input", positions[node]))
+    for k, node in enumerate(graph.outputs):
+        if isinstance(node, Leaf) and node in graph.inputs:
+            leaves.append(("input" if k in same else "copy", graph.inputs.index(node)))
         else:
             leaves.append(("output", computed.setdefault(node, len(computed))))
     return tuple(computed), Results(tree, tuple(leaves))
@@ -88,8 +94,18 @@ def _picker(inputs: Sequence[int], count: int) -> Callable[[Sequence[Any]], Sequ
 
 
 def _assemble(results: Results, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-    leaves = [outputs[i] if kind == "output" else inputs[i] for kind, i in results.leaves]
+    leaves = []
+    for kind, i in results.leaves:
+        leaf = outputs[i] if kind == "output" else inputs[i]
+        leaves.append(_copied(leaf) if kind == "copy" else leaf)
     return trees.unflatten(results.tree, leaves)
+
+
+def _copied(value: Any) -> Any:
+    """A copy of an array or a tensor; numbers have no identity."""
+    if is_tensor(value):
+        return value.clone()
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 # --- numpy and Python numbers ---------------------------------------------------------------------

@@ -178,7 +178,11 @@ class _Attempt:
     def _traced(self, outputs: list[Tracer], tree: TreeDef) -> Traced:
         trace = self.trace
         nodes = tuple(t.node for t in outputs)
-        aliases = tuple((i, leaf) for i, n in enumerate(nodes) if (leaf := _viewed(n)) is not None)
+        aliases = tuple(
+            (i, leaf)
+            for i, t in enumerate(outputs)
+            if not t.fresh and (leaf := _viewed(t.node)) is not None
+        )
         graph = trace.builder.graph(_name(self.fn), tuple(trace.leaves), nodes, aliases=aliases)
         used = {
             name: hint for name, hint in trace.sizes.hints.items() if name not in trace.sizes.given
