@@ -12,7 +12,7 @@ from tgc.errors import DeviceError, DTypeError, UnsupportedOpError
 from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Node, Shape
+from tgc.ir.nodes import Broadcast, Movement, Node, Shape
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, Size
 from tgc.trace.abstract import is_torch, loaded_torch, python_dtype, to_dtype
@@ -223,6 +223,11 @@ def stretch(node: Node, shape: Shape) -> Node:
     return builder().broadcast(node, shape=shape)
 
 
+def stretched_view(x: Tracer, shape: Shape) -> Tracer:
+    """`x` broadcast, aligned at the right, as a view."""
+    return view_of(x, Broadcast(shape, tuple(range(len(shape) - x.ndim, len(shape)))))
+
+
 def wrap(node: Node, *like: Tracer) -> Tracer:
     """A result that follows the rules of its operands."""
     return Tracer(node, join_containers([t.container for t in like]), join_devices(like))
@@ -274,15 +279,24 @@ def stop_gradient(x: Value) -> Tracer:
     return Tracer(builder().map("stop_gradient", x.node), x.container, x.device)
 
 
-def view_of(x: Tracer, node: Node) -> Tracer:
-    """A result that shares memory with `x` in torch and numpy: writes into either are refused while both live."""
-    if node is x.node:
-        return x
+def view_of(x: Tracer, movement: Movement) -> Tracer:
+    """A movement whose result shares memory with `x` in torch and numpy: writes into one are seen by the other."""
+    node = builder().view(x.node, movement)
+    path = (*x.path, movement) if x.path is not None else None
+    return x if node is x.node else _sharing(x, node, path)
+
+
+def opaque_view(x: Tracer, node: Node) -> Tracer:
+    """A result that shares memory with `x` through no movement: writes are refused while both live."""
+    return _sharing(x, node, None)
+
+
+def _sharing(x: Tracer, node: Node, path: tuple[Movement, ...] | None) -> Tracer:
     out = Tracer(node, x.container, x.device)
-    if x.container != "scalar":
-        out.base = root = x if x.base is None else x.base
-        root.views = [ref for ref in root.views if ref() is not None]
-        root.views.append(weakref.ref(out))
+    out.base = root = x if x.base is None else x.base
+    out.path = path
+    root.views = [ref for ref in root.views if ref() is not None]
+    root.views.append(weakref.ref(out))
     return out
 
 

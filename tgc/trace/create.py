@@ -18,10 +18,10 @@ from tgc.trace.core import (
     cast,
     dims_of,
     element_type,
+    opaque_view,
     scalar_of,
     stop_gradient,
     unsupported,
-    view_of,
 )
 from tgc.trace.elementwise import add, lt, mul, sub, where
 from tgc.trace.joining import stack
@@ -287,7 +287,7 @@ def clone(x: Value) -> Tracer:
 def detach(x: Value) -> Tracer:
     """The same memory without a gradient."""
     x = array(x)
-    return view_of(x, stop_gradient(x).node)
+    return opaque_view(x, stop_gradient(x).node)
 
 
 # --- what an array is -----------------------------------------------------------------------------------------------

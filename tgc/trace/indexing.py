@@ -7,7 +7,6 @@ from typing import Any
 
 from tgc.errors import DTypeError, TraceError
 from tgc.ir import dtypes
-from tgc.ir.nodes import Flip, Movement, Node, Permute, Reshape, Slice, View
 from tgc.ir.sizes import Dim
 from tgc.trace.core import (
     Value,
@@ -17,11 +16,9 @@ from tgc.trace.core import (
     cast,
     full_like,
     normal_axis,
-    scalar_of,
     show_shape,
     stretch,
     unsupported,
-    view_of,
     wrap,
 )
 from tgc.trace.elementwise import add, eq, lt, where
@@ -58,7 +55,7 @@ def getitem(x: Value, index: Any) -> Tracer:
             out, axis = _sliced(out, axis, item), axis + 1
         else:
             out = select(out, axis, item)
-    return view_of(x, out.node)
+    return out
 
 
 def _completed(index: Any, ndim: int) -> list[Any]:
@@ -153,100 +150,6 @@ def iterate(x: Tracer) -> tuple[Tracer, ...]:
             hint="operate on the whole axis, or iterate over range(x.shape[0]) to unroll for this size",
         )
     return unbind(x, 0)
-
-
-# --- writing --------------------------------------------------------------------------------------------------------
-
-
-def scattered(x: Tracer, index: Any, value: Value) -> Node:
-    """`x` with `value` at a basic index, or where a mask holds: a new array."""
-    if isinstance(index, Tracer) and index.kind is dtypes.bool_:
-        if isinstance(value, Tracer) and value.ndim:
-            raise unsupported(
-                "x[mask] = values: their number depends on data", hint="write tgc.where(mask, a, b)"
-            )
-        mask = _trailing(index, x)
-        return where(mask, _converted(value, x), x).node
-    _completed(index, x.ndim)
-    b = builder()
-    stand_in = wrap(b.input("written", x.kind, x.node.shape), x)
-    region = getitem(stand_in, index)
-    value = _converted(value, x)
-    if value.ndim > region.ndim:
-        value = wrap(b.reshape(value.node, shape=value.node.shape[value.ndim - region.ndim :]), x)
-    if broadcast_shape([value.node.shape, region.node.shape]) != region.node.shape:
-        raise shape_error(
-            f"cannot write shape {show_shape(value.node.shape)} into {show_shape(region.node.shape)}"
-        )
-    return _written(x.node, region.node, stretch(value.node, region.node.shape))
-
-
-def _trailing(mask: Tracer, x: Tracer) -> Tracer:
-    """A mask over leading axes, stretched over the rest."""
-    for _ in range(x.ndim - mask.ndim):
-        mask = unsqueeze(mask, -1)
-    return mask
-
-
-def _converted(value: Value, x: Tracer) -> Tracer:
-    if isinstance(value, Tracer):
-        return cast(value, x.kind)
-    return wrap(builder().const(scalar_of(value), x.kind), x)
-
-
-def _written(base: Node, region: Node, value: Node) -> Node:
-    """`base` with `value` in place of `region`, a chain of views of a stand-in: each view undone, the last one first."""
-    b = builder()
-    movements: list[Movement] = []
-    while isinstance(region, View):
-        movements.append(region.movement)
-        region = region.args[0]
-    inner = [base]
-    for movement in reversed(movements[1:]):
-        inner.append(b.view(inner[-1], movement))
-    for movement, before in zip(movements, reversed(inner)):
-        if isinstance(movement, Reshape):
-            value = b.reshape(value, shape=before.shape)
-        elif isinstance(movement, Permute):
-            value = b.permute(value, order=tuple(map(movement.order.index, range(before.ndim))))
-        elif isinstance(movement, Flip):
-            value = b.flip(value, axes=movement.axes)
-        else:
-            assert isinstance(movement, Slice), movement
-            value = _replaced(before, movement, value)
-    return value
-
-
-def _replaced(inner: Node, movement: Slice, value: Node) -> Node:
-    """`inner` with `value` in a slice: a selection between it and a pad of the value."""
-    b = builder()
-    count = value.shape
-    last = tuple(
-        s + (c - 1) * k + 1 if c != 0 else s
-        for s, c, k in zip(movement.start, count, movement.step)
-    )
-    after = tuple(d - e for d, e in zip(inner.shape, last))
-    interior = tuple(k - 1 for k in movement.step)
-    padded = b.pad(value, before=movement.start, after=after, interior=interior)
-    true = b.const(True, dtypes.bool_, value.shape)
-    mask = b.pad(true, before=movement.start, after=after, interior=interior)
-    return b.map("where", mask, padded, inner)
-
-
-def select_scatter(x: Value, src: Value, axis: Any, index: Any) -> Tracer:
-    """`x` with `src` at one position of an axis."""
-    x = array(x)
-    place = (FULL,) * normal_axis(axis, x.ndim) + (index,)
-    return wrap(scattered(x, place, src), x)
-
-
-def slice_scatter(
-    x: Value, src: Value, axis: Any = 0, start: Any = None, end: Any = None, step: Any = 1
-) -> Tracer:
-    """`x` with `src` in a slice of an axis."""
-    x = array(x)
-    place = (FULL,) * normal_axis(axis, x.ndim) + (slice(start, end, step),)
-    return wrap(scattered(x, place, src), x)
 
 
 # --- gathers --------------------------------------------------------------------------------------------------------

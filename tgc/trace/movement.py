@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tgc.errors import ShapeError
+from tgc.ir.nodes import Flip, Permute, Reshape, Slice
 from tgc.ir.sizes import Dim, exact_quotient, product
 from tgc.trace.core import (
     Value,
@@ -17,7 +18,7 @@ from tgc.trace.core import (
     normal_axes,
     normal_axis,
     show_shape,
-    stretch,
+    stretched_view,
     unsupported,
     view_of,
     wrap,
@@ -35,7 +36,7 @@ def reshape(x: Value, shape: Any) -> Tracer:
     dims = _infer(x, dims_of(shape))
     if not current().sizes.same(product(x.node.shape), product(dims)):
         raise _bad_reshape(x, dims)
-    return view_of(x, builder().reshape(x.node, shape=dims))
+    return view_of(x, Reshape(dims))
 
 
 def _infer(x: Tracer, dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -94,7 +95,7 @@ def flatten(x: Value, start: Any = 0, end: Any = -1) -> Tracer:
         raise shape_error("flatten() has invalid args: start_dim cannot come after end_dim")
     shape = x.node.shape
     merged = product(shape[start : end + 1])
-    return view_of(x, builder().reshape(x.node, shape=(*shape[:start], merged, *shape[end + 1 :])))
+    return view_of(x, Reshape((*shape[:start], merged, *shape[end + 1 :])))
 
 
 def ravel(x: Value) -> Tracer:
@@ -116,7 +117,7 @@ def unflatten(x: Value, axis: Any, sizes: Any) -> Tracer:
         raise shape_error(
             f"unflatten: {show_shape(parts)} does not multiply to {show_shape(shape[axis : axis + 1])}"
         )
-    return view_of(x, builder().reshape(x.node, shape=(*shape[:axis], *parts, *shape[axis + 1 :])))
+    return view_of(x, Reshape((*shape[:axis], *parts, *shape[axis + 1 :])))
 
 
 def squeeze(x: Value, axis: Any = None) -> Tracer:
@@ -125,7 +126,7 @@ def squeeze(x: Value, axis: Any = None) -> Tracer:
     axes = normal_axes(axis, x.ndim)
     sizes = current().sizes
     shape = tuple(d for i, d in enumerate(x.node.shape) if i not in axes or not sizes.is_one(d))
-    return view_of(x, builder().reshape(x.node, shape=shape))
+    return view_of(x, Reshape(shape))
 
 
 def numpy_squeeze(x: Value, axis: Any = None) -> Tracer:
@@ -145,7 +146,7 @@ def unsqueeze(x: Value, axis: Any) -> Tracer:
     x = array(x)
     axis = normal_axis(axis, x.ndim + 1)
     shape = x.node.shape
-    return view_of(x, builder().reshape(x.node, shape=(*shape[:axis], 1, *shape[axis:])))
+    return view_of(x, Reshape((*shape[:axis], 1, *shape[axis:])))
 
 
 def expand_dims(x: Value, axis: Any) -> Tracer:
@@ -176,7 +177,7 @@ def permute(x: Value, axes: Any) -> Tracer:
     order = tuple(normal_axis(a, x.ndim) for a in axes)
     if sorted(order) != list(range(x.ndim)):
         raise shape_error(f"permute: {tuple(axes)} is no order of {x.ndim} axes")
-    return view_of(x, builder().permute(x.node, order=order))
+    return view_of(x, Permute(order))
 
 
 def transpose(x: Value, axis0: Any, axis1: Any) -> Tracer:
@@ -220,7 +221,12 @@ def movedim(x: Value, source: Any, destination: Any) -> Tracer:
 
 def flip(x: Value, axes: Any = None) -> Tracer:
     x = array(x)
-    return view_of(x, builder().flip(x.node, axes=normal_axes(axes, x.ndim)))
+    flipped = Flip(normal_axes(axes, x.ndim))
+    if not flipped.axes:
+        return x
+    return (
+        wrap(builder().view(x.node, flipped), x) if x.container == "torch" else view_of(x, flipped)
+    )
 
 
 def fliplr(x: Value) -> Tracer:
@@ -246,7 +252,7 @@ def expand(x: Value, shape: Any) -> Tracer:
     for have, want in zip(old, full[first:]):
         if have != 1 and not current().sizes.same(have, want):
             raise shape_error(f"cannot expand {show_shape(old)} to {show_shape(full)}")
-    return view_of(x, stretch(x.node, full))
+    return stretched_view(x, full)
 
 
 def expand_as(x: Value, other: Value) -> Tracer:
@@ -257,7 +263,7 @@ def broadcast_tensors(*tensors: Value) -> tuple[Tracer, ...]:
     given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], tuple | list) else tensors
     found = arrays(given)
     shape = broadcast_shape([x.node.shape for x in found])
-    return tuple(view_of(x, stretch(x.node, shape)) for x in found)
+    return tuple(stretched_view(x, shape) for x in found)
 
 
 def repeat(x: Value, repeats: Any) -> Tracer:
@@ -308,7 +314,8 @@ def narrow(x: Value, axis: Any, start: Any, length: Any) -> Tracer:
         start = extent + start
     if not (sizes.decide(length, ">=", 0) and sizes.decide(start + length, "<=", extent)):
         raise shape_error(
-            f"start ({sizes.hint(start)}) + length ({sizes.hint(length)}) exceeds dimension size ({sizes.hint(extent)})."
+            f"start ({sizes.hint(start)}) + length ({sizes.hint(length)}) exceeds dimension size "
+            f"({sizes.hint(extent)})."
         )
     return slice_axis(x, axis, start, start + length)
 
@@ -321,7 +328,7 @@ def slice_axis(x: Tracer, axis: int, start: Dim, stop: Dim, step: int = 1) -> Tr
     steps = tuple(step if i == axis else 1 for i in range(x.ndim))
     if start == 0 and stop == shape[axis] and step == 1:
         return x
-    return view_of(x, builder().slice(x.node, start=starts, stop=stops, step=steps))
+    return view_of(x, Slice(starts, stops, steps))
 
 
 def select(x: Value, axis: Any, index: Any) -> Tracer:
@@ -339,7 +346,7 @@ def select(x: Value, axis: Any, index: Any) -> Tracer:
         )
     part = slice_axis(x, axis, place, place + 1)
     shape = part.node.shape
-    return view_of(x, builder().reshape(part.node, shape=shape[:axis] + shape[axis + 1 :]))
+    return view_of(part, Reshape(shape[:axis] + shape[axis + 1 :]))
 
 
 def split(x: Value, size: Any, axis: Any = 0) -> tuple[Tracer, ...]:
@@ -351,7 +358,8 @@ def split(x: Value, size: Any, axis: Any = 0) -> tuple[Tracer, ...]:
         lengths = dims_of(size)
         if not sizes.same(sum(lengths, 0), extent):
             raise shape_error(
-                f"split_with_sizes expects split_sizes to sum exactly to {sizes.hint(extent)}, got {show_shape(lengths)}"
+                f"split_with_sizes expects split_sizes to sum exactly to {sizes.hint(extent)}, "
+                f"got {show_shape(lengths)}"
             )
         return _cut(x, axis, lengths)
     step = dim_of(size)

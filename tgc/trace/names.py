@@ -268,8 +268,8 @@ NUMPY["meshgrid"] = Spelling(
 
 _row("t.gather m.gather", ix.gather)
 _row("t.take_along_dim m.take_along_dim n.take_along_axis g.take_along_axis", ix.take_along)
-_row("t.select_scatter m.select_scatter", ix.select_scatter)
-_row("t.slice_scatter m.slice_scatter", ix.slice_scatter)
+_row("t.select_scatter m.select_scatter", mut.select_scatter)
+_row("t.slice_scatter m.slice_scatter", mut.slice_scatter)
 _row("t.masked_select m.masked_select", ix.masked_select)
 _row("F.one_hot", ix.one_hot)
 _row("diagonal", ix.diagonal)
@@ -401,6 +401,7 @@ OPERATORS.update(
         "div": el.div,
         "floordiv": el.floor_divide,
         "mod": el.remainder,
+        "divmod": el.divmod_,
         "pow": el.power,
         "matmul": la.matmul,
         "and": el.bitwise_and,

@@ -1,4 +1,4 @@
-"""The functions `tgc.exp`, `tgc.sum`, ...: array-API names (and torch's, where it has more) for use in traced functions.
+"""The functions `tgc.exp`, `tgc.sum`, ... for use in traced functions: array-API names, and torch's where it has more.
 
 Made from the table of names. Outside a trace they act on real arrays through `eager`, which the package sets to the
 decorator: a single operation is then compiled and called like any function.

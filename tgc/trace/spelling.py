@@ -140,7 +140,7 @@ class Spelling:
         renamed = RENAMED.get(key, key)
         if renamed in names:
             return renamed
-        if key in ("dims", "dim", "axes") and "axes" in names:
+        if key in ("dims", "dim", "axis") and "axes" in names:
             return "axes"
         if key in ("size", "newshape", "sizes") and "shape" in names:
             return "shape"

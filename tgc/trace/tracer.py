@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from tgc.errors import MutationError, TraceError, UnsupportedOpError
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Node
+from tgc.ir.nodes import Movement, Node
 from tgc.trace.state import current
 
 # Filled by names.py: operators by their graph name, and the entry points of the protocols.
@@ -34,15 +34,17 @@ class Tracer:
         node: its node in the graph.
         container: whose rules it follows: "torch", "numpy", "spec", or "scalar" (weakly typed Python number).
         device: as torch spells it.
-        base: the tracer this one is a view of, as far as in-place writes are concerned; `views` are those of this one.
+        base: the tracer whose memory this one shares, if it is a view; `views` are those that share this one's.
+        path: the movements from the base to this view; None where there are none that lead to it.
         fresh: whether it is a copy, so that writes into it are its own although its node is an input.
     """
 
-    __slots__ = ("__weakref__", "base", "container", "device", "fresh", "node", "views")
+    __slots__ = ("__weakref__", "base", "container", "device", "fresh", "node", "path", "views")
 
     def __init__(self, node: Node, container: str, device: str = "cpu") -> None:
         self.node, self.container, self.device = node, container, device
         self.base: Tracer | None = None
+        self.path: tuple[Movement, ...] | None = ()
         self.fresh = False
         self.views: list[weakref.ref[Tracer]] = []
 
@@ -195,5 +197,8 @@ for _python, _name in _ARITHMETIC.items():
     setattr(Tracer, f"__i{_python}__", _inplace(_name))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Tracer, f"__{_name}__", _binary(_name)[0])
+_divide, _divided = _binary("divmod")
+setattr(Tracer, "__divmod__", _divide)  # noqa: B010
+setattr(Tracer, "__rdivmod__", _divided)  # noqa: B010
 for _python, _name in {"neg": "neg", "pos": "positive", "abs": "abs", "invert": "not"}.items():
     setattr(Tracer, f"__{_python}__", _unary(_name))

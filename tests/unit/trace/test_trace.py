@@ -408,7 +408,6 @@ def overwrite(x: Any) -> Any:
     z = torch.zeros_like(x)
     z[...] = x
     z[None, 0, 1:3] = 7
-    z.T[0].shape
     return z.clamp_(max=3).relu_()
 
 
@@ -419,6 +418,30 @@ def test_temporaries_may_be_written() -> None:
     check(lambda x: F.relu(x * 1, inplace=True), torch.randn(3))
     check(lambda x: (x * 1).copy_(x[0]), torch.randn(3, 4))
     check(lambda x: torch.empty_like(x).fill_(2).zero_(), torch.randn(3))
+
+
+def through_views(x: Any) -> Any:
+    z = torch.zeros(4, 3)
+    row, columns = z[1], z.T
+    row += x
+    columns[2].mul_(3).sub_(1)
+    z.view(-1)[0] = 9
+    z[2:, 1:][0, 0] += 4
+    kept = row.clone()
+    z.zero_()
+    return z + 1, row, columns, kept, columns[0]
+
+
+def test_views_see_what_is_written_through_others() -> None:
+    check(through_views, torch.randn(3))
+
+    def swap(x: Any) -> Any:
+        z = x * 1
+        first = z[0].clone()
+        z[0], z[1] = z[1], first
+        return z
+
+    check(swap, torch.randn(2, 3))
 
 
 def numpy_assign(x: np.ndarray[Any, Any]) -> Any:
