@@ -28,10 +28,10 @@ def path_of(definition: Definition, backend: str) -> Path:
 
 
 def source_of(definition: Definition, backend: str) -> str:
-    """The emitted module, forward and gradient."""
+    """The emitted module, forward and gradient, which can be run as a script."""
     specs = [tgc.spec(text) for text in definition.specs]
     lowered = tgc.jit(definition.function).lower(*specs, grad=True, **TARGETS[backend])
-    return str(lowered.source)
+    return lowered.script
 
 
 def stale(definition: Definition, backend: str) -> str | None:

@@ -69,6 +69,13 @@ class Lowered:
         """The whole emitted file."""
         return emit(self.plans, self.target)
 
+    @property
+    def script(self) -> str:
+        """The same file with a part that runs each function once on random arguments of the example sizes."""
+        from tgc.codegen.script import script
+
+        return self.source + script(self.plans, self.sizes, self.target.backend)
+
     @cached_property
     def kernels(self) -> tuple[KernelView, ...]:
         """Every kernel, in the order of the launches."""
