@@ -48,7 +48,8 @@ _HOMES = {
 }
 
 _FOLDERS = frozenset(
-    "api calculus codegen ir kernel lowered numerics pipeline report runtime schedule simplify trace transforms trees".split()
+    "api calculus codegen ir kernel lowered numerics pipeline report runtime schedule simplify "
+    "trace transforms trees".split()
 )
 
 __all__ = [

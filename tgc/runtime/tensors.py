@@ -184,7 +184,8 @@ def into_numpy(value: Any) -> Convert:
     if is_tensor(value):
         return _tensor_into_numpy(value)
     if isinstance(value, np.ndarray):
-        if isinstance(value, np.ma.MaskedArray):
+        masked = sys.modules.get("numpy.ma")  # asking numpy for it would import it, which is slow
+        if masked is not None and isinstance(value, masked.MaskedArray):
             raise UnsupportedOpError(
                 "masked arrays are not compiled",
                 hint="pass the data and the mask, and use tgc.where",
