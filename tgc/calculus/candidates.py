@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from tgc.calculus.formulas import Reference, formula, opaque, symbols
@@ -59,6 +60,14 @@ def candidates(spec: OpSpec, plain: Any, symbol: Any) -> list[Any]:
     return list(found)
 
 
+@lru_cache(maxsize=None)
+def simplified(e: Any) -> Any:
+    """sympy.simplify, which several generators ask for the same expression."""
+    import sympy
+
+    return sympy.simplify(e)
+
+
 def _safely(generate: Callable[[], Iterator[Any]]) -> list[Any]:
     """What a generator yields; sympy's refusals end it, they do not end the derivation."""
     import sympy
@@ -79,13 +88,13 @@ def _algebra(plain: Any) -> Iterator[Any]:
     a = symbols()[0]
     yield sympy.factor(plain)
     yield factor_radicands(plain)
-    yield sympy.simplify(plain)
+    yield simplified(plain)
     yield sympy.powsimp(plain, force=True)
     in_exp = plain.rewrite(sympy.exp)
     for form in (
         sympy.factor(in_exp),
-        sympy.simplify(in_exp),
-        sympy.factor(sympy.simplify(in_exp)),
+        simplified(in_exp),
+        sympy.factor(simplified(in_exp)),
     ):
         yield form
         yield from _reflected(form, a)
@@ -95,7 +104,7 @@ def _reflected(form: Any, a: Any) -> Iterator[Any]:
     """An even function of a, taken at -|a|: exponentials of it cannot overflow."""
     import sympy
 
-    if form.free_symbols == {a} and sympy.simplify(form - form.subs(a, -a)) == 0:
+    if form.free_symbols == {a} and simplified(form - form.subs(a, -a)) == 0:
         yield form.subs(a, opaque("negabs")(a))
         yield sympy.factor(form.subs(a, -a)).subs(a, opaque("negabs")(a))
 
@@ -116,8 +125,8 @@ def _from_output(whole: Any, plain: Any) -> Iterator[Any]:
 
     y = symbols()[3]
     yield plain.subs(whole, y)
-    yield sympy.simplify(plain).subs(whole, y)
-    ratio = sympy.simplify(plain / whole)
+    yield simplified(plain).subs(whole, y)
+    ratio = simplified(plain / whole)
     yield y * ratio
     yield y * sympy.powsimp(ratio.subs(whole, y))
 
@@ -130,10 +139,10 @@ def _on_positives(whole: Any, plain: Any) -> Iterator[Any]:
     old = sorted(plain.free_symbols | whole.free_symbols, key=str)
     new = [sympy.Symbol(s.name, positive=True) for s in old]
     there, back = dict(zip(old, new)), dict(zip(new, old))
-    positive, output = (sympy.simplify(e.xreplace(there)) for e in (plain, whole))
+    positive, output = (simplified(e.xreplace(there)) for e in (plain, whole))
     yield positive.xreplace(back)
     yield positive.subs(output, y).xreplace(back)
-    yield y * sympy.simplify(positive / output).xreplace(back)
+    yield y * simplified(positive / output).xreplace(back)
 
 
 def _solved(whole: Any, plain: Any, symbol: Any, spec: OpSpec) -> Iterator[Any]:
@@ -144,7 +153,7 @@ def _solved(whole: Any, plain: Any, symbol: Any, spec: OpSpec) -> Iterator[Any]:
         return
     y = symbols()[3]
     for solution in sympy.solve(sympy.Eq(whole, y), symbol):
-        form = sympy.simplify(plain.subs(symbol, solution))
+        form = simplified(plain.subs(symbol, solution))
         if not form.has(symbol):
             yield form
             yield sympy.factor(form)
@@ -157,7 +166,7 @@ def _logistic(plain: Any) -> Iterator[Any]:
     s = opaque("sigmoid")
     for form in (
         sympy.factor(plain.rewrite(sympy.exp)),
-        sympy.factor(sympy.simplify(plain).rewrite(sympy.exp)),
+        sympy.factor(simplified(plain).rewrite(sympy.exp)),
     ):
         arguments = {e.args[0] for e in form.atoms(sympy.exp)}
         for argument in sorted(arguments, key=sympy.default_sort_key):

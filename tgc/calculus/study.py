@@ -171,7 +171,7 @@ def gate_points(
 def next_points(spec: OpSpec, operands: Operands) -> Operands:
     """Some of the points of the gate, and landmarks anywhere: far out, where exponentials overflow."""
     every = samples.edges()
-    every = every[np.isfinite(every)]
+    every = every[np.isfinite(every)][:: spec.arity]
     landmarks = np.meshgrid(*([every] * spec.arity), indexing="ij")
     thin = operands[0].size // NEXT + 1
     return [np.concatenate([x[::thin], more.ravel()]) for x, more in zip(operands, landmarks)]

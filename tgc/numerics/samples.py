@@ -81,10 +81,12 @@ def points(
 
 def _near_ends(interval: Interval, count: int, rng: np.random.Generator, dtype: Any) -> Floats:
     """Points at distances from 1e-8 to 1 of the ends, where differences cancel."""
+    low, high = interval
     ends = np.array([v if abs(v) < 1e6 else np.sign(v) for v in interval])
-    distance = 10.0 ** rng.uniform(-8, 0, count)
-    values = ends[rng.integers(0, 2, count)] + distance * rng.choice([-1.0, 1.0], count)
-    result: Floats = np.clip(values, *interval).astype(dtype)
+    end = ends[rng.integers(0, 2, count)]
+    offset = 10.0 ** rng.uniform(-8, 0, count) * rng.choice([-1.0, 1.0], count)
+    outside = (end + offset < low) | (end + offset > high)
+    result: Floats = np.clip(np.where(outside, end - offset, end + offset), low, high).astype(dtype)
     return result
 
 

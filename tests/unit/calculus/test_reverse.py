@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+
 from tests.support.random_graphs import Case, graphs
 from tests.support.torch_walker import run
-
 from tgc.calculus import reverse
 from tgc.calculus.reverse import joint, vjp
 from tgc.errors import DerivativeError
