@@ -97,7 +97,7 @@ def _open(tree: Any) -> tuple[str, type | None, tuple[Any, ...], Iterable[Any]]:
     if isinstance(tree, dict):
         return "dict", container, tuple(tree), tree.values()
     if isinstance(tree, tuple):
-        return "namedtuple", container, tuple(container._fields), tree  # type: ignore[attr-defined]
+        return "namedtuple", container, tuple(container._fields), tree
     names = tuple(f.name for f in dataclasses.fields(tree) if f.init)
     return "dataclass", container, names, [getattr(tree, name) for name in names]
 

@@ -146,7 +146,7 @@ def dtype_of(value: Any, name: str = "the argument", line: Line | None = None) -
     return found
 
 
-def to_dtype(dtype: object) -> DType | None:
+def to_dtype(dtype: Any) -> DType | None:
     """The DType of a torch dtype, numpy dtype, Python type, DType or name; None where there is none."""
     if isinstance(dtype, DType):
         return dtype
@@ -162,7 +162,7 @@ def to_dtype(dtype: object) -> DType | None:
             _TORCH_DTYPES[dtype] = found
         return found
     try:
-        return BY_NAME.get(np.dtype(dtype).name)  # type: ignore[call-overload, no-any-return]
+        return BY_NAME.get(np.dtype(dtype).name)
     except TypeError:
         return None
 

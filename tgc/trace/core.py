@@ -22,7 +22,7 @@ from tgc.trace.symbolic import SymbolicInt, dim_of
 from tgc.trace.tracer import Tracer
 
 # What an operation takes as an array: a tracer or a number.
-Value: TypeAlias = Any
+Value: TypeAlias = object
 
 MIXED_HINT = "convert one side before the call: torch.from_numpy(a), or t.numpy()"
 
@@ -138,6 +138,7 @@ def _ranked(value: Value, container: str) -> tuple[DType, int]:
         if found is None:
             raise DTypeError(f"element type {value.dtype}", line=current().error_line())
         return (found, ZERO_D) if container == "numpy" else (python_dtype(value.item()), WEAK)
+    assert isinstance(value, bool | int | float), value
     return python_dtype(value), WEAK
 
 
@@ -266,7 +267,7 @@ def refuse_bool(x: Value, what: str) -> None:
         raise DTypeError(f"{what} is not defined for bool", line=current().error_line())
 
 
-def full_like(x: Tracer, value: bool | int | float | Dim) -> Tracer:
+def full_like(x: Tracer, value: Any) -> Tracer:
     """A constant of `x`'s type and shape."""
     return Tracer(builder().like(x.node, value), x.container, x.device)
 

@@ -189,7 +189,7 @@ def _is(value: Any, number: int) -> bool:
 def _steps(start: Dim, stop: Dim, step: Dim) -> Dim:
     sizes = current().sizes
     if sizes.decide(step, "<", 0):
-        start, stop, step = stop, start, -step  # type: ignore[operator]
+        start, stop, step = stop, start, -step
     if step == 0:
         raise shape_error("step must be nonzero")
     return cdiv(stop - start, step) if sizes.decide(stop, ">", start) else 0

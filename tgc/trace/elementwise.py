@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from tgc.errors import DTypeError
 from tgc.ir import dtypes
@@ -508,7 +509,7 @@ def masked_fill(x: Value, mask: Value, value: Value) -> Tracer:
     return where(mask, value, x)
 
 
-def lerp(start: Value, end: Value, weight: Value) -> Tracer:
+def lerp(start: Value, end: Value, weight: Any) -> Tracer:
     """start + weight (end - start), from the nearer end, as torch computes it."""
     distance = sub(end, start)
     if is_number(weight):

@@ -170,9 +170,9 @@ def pad_constant(x: Value, widths: Sequence[tuple[Dim, Dim]], value: Value = 0) 
     """`value` before and after each axis; negative widths cut."""
     x = array(x)
     sizes = current().sizes
-    for axis, (before, after) in enumerate(widths):
-        low = -before if sizes.decide(before, "<", 0) else 0
-        high = -after if sizes.decide(after, "<", 0) else 0
+    for axis, (first, last) in enumerate(widths):
+        low = -first if sizes.decide(first, "<", 0) else 0
+        high = -last if sizes.decide(last, "<", 0) else 0
         if low != 0 or high != 0:
             x = slice_axis(x, axis, low, x.node.shape[axis] - high)
     before = tuple(0 if sizes.decide(b, "<", 0) else b for b, _ in widths)
@@ -195,7 +195,7 @@ def pad(x: Value, pad: Any, mode: str = "constant", value: Value = None) -> Trac
     if len(flat) % 2 or len(flat) > 2 * x.ndim:
         raise shape_error(f"pad: {len(flat)} widths for a tensor of {x.ndim} dimensions")
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
-    widths = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]  # type: ignore[operator]
+    widths = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
     return pad_constant(x, widths, value)
 
 

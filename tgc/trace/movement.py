@@ -82,7 +82,7 @@ def view(x: Value, shape: Any) -> Tracer:
 
 
 def view_as(x: Value, other: Value) -> Tracer:
-    return reshape(x, other.shape)
+    return reshape(x, array(other).shape)
 
 
 def flatten(x: Value, start: Any = 0, end: Any = -1) -> Tracer:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from tgc.errors import TraceError
-from tgc.trace import create, names
+from tgc.trace import create
 from tgc.trace.abstract import is_torch, loaded_torch
 from tgc.trace.core import call, is_operand, unsupported
 from tgc.trace.indexing import iterate
-from tgc.trace.mutation import assign
+from tgc.trace.mutation import assign, update
 from tgc.trace.names import NUMPY, PROPERTIES, TORCH, TORCH_METHODS, method
 from tgc.trace.spelling import Spelling, no_such
 from tgc.trace.state import current
@@ -212,9 +212,7 @@ def _operands(values: Any) -> Iterator[Any]:
 def _spelt(spelling: Spelling, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation of the table; `inplace=True` replaces the value of its first operand."""
     if kwargs.get("inplace") is True:
-        return call(
-            names.mut.update(spelling.function), spelling.name, *spelling.bound(args, kwargs)
-        )
+        return call(update(spelling.function), spelling.name, *spelling.bound(args, kwargs))
     return spelling(*args, **kwargs)
 
 

@@ -26,6 +26,7 @@ from tgc.trace.core import (
 )
 from tgc.trace.elementwise import (
     absolute,
+    add,
     div,
     eq,
     exp,
@@ -345,7 +346,7 @@ def logsumexp(x: Value, axis: Any = None, keepdims: bool = False) -> Tracer:
     top = stop_gradient(fold("max", x, axes, keepdims=True))
     shift = where(isinf(top), full_like(top, 0.0), top)
     total = log(fold("sum", exp(sub(x, shift)), axes, keepdims=True))
-    out = total + shift
+    out = add(total, shift)
     return out if keepdims else wrap(_drop(out, axes), x)
 
 
@@ -486,7 +487,7 @@ def trapezoid(y: Value, x: Value = None, dx: Any = 1.0, axis: Any = -1) -> Trace
     y = array(y)
     axis = normal_axis(axis, y.ndim)
     length = symbolic(y.node.shape[axis] - 1)
-    pairs = narrow(y, axis, 1, length) + narrow(y, axis, 0, length)
+    pairs = add(narrow(y, axis, 1, length), narrow(y, axis, 0, length))
     if x is None:
         return div(mul(sum_(pairs, axis), dx), 2.0)
     x = array(x)

@@ -163,7 +163,7 @@ class _SizeOnly(SymbolicInt):
 def _torch_class(torch: Any) -> type:
     """A SymbolicInt that torch's argument parsers accept where an integer is asked for."""
 
-    class TorchSymbolicInt(SymbolicInt, torch.SymInt):  # type: ignore[misc, name-defined]
+    class TorchSymbolicInt(SymbolicInt, torch.SymInt):  # type: ignore[misc]
         def __init__(self, size: Size) -> None:
             self.size = size
 
@@ -189,7 +189,7 @@ def dim_of(value: Any) -> Dim:
     """The size behind an integer of the user."""
     if isinstance(value, SymbolicInt):
         return value.size
-    return value if type(value) is int or isinstance(value, Size) else value.__index__()  # type: ignore[no-any-return]
+    return value if type(value) is int or isinstance(value, Size) else value.__index__()
 
 
 def _nonzero(value: Any) -> Dim:
