@@ -63,12 +63,14 @@ class Pipeline:
 
     # --- graph to graph ---
 
-    def simplify(self, graph: Graph) -> Graph:
-        """Exact algebra and the stability rules."""
+    def simplify(self, graph: Graph, *, last: bool = False) -> Graph:
+        """Exact algebra and the stability rules; `last` if no derivative is taken any more."""
         from tgc.simplify.run import simplify
 
         return stage(
-            "simplify", graph, lambda: simplify(graph, fast_math=self.fast_math, log=self.log)
+            "simplify",
+            graph,
+            lambda: simplify(graph, fast_math=self.fast_math, last=last, log=self.log),
         )
 
     def vjp(self, graph: Graph, wrt: tuple[int, ...]) -> Graph:
@@ -92,7 +94,7 @@ class Pipeline:
         from tgc.simplify.run import drop_stop_gradient
 
         plain = stage("drop_stop_gradient", graph, lambda: drop_stop_gradient(graph))
-        small = self.simplify(plain)
+        small = self.simplify(plain, last=True)
         legal = stage("legalize", small, lambda: legalize(small, self.precision))
         return stage("expand", legal, lambda: expand(legal, primitives(target)))
 

@@ -1,4 +1,4 @@
-"""Algebra of folds: what a reduction of a constant, a repeated value, or a scaled value is.
+"""Algebra of folds: what a reduction of a constant or of a repeated value is (for products see factors.py).
 
 The order of a sum is the backend's choice, so these are exact up to rounding.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from tgc.ir.nodes import Broadcast, Const, Fold, Leaf, Map, Node, Reshape, View
+from tgc.ir.nodes import Broadcast, Fold, Node, Reshape, View
 from tgc.ir.sizes import Dim, product
 from tgc.simplify.patterns import constant
 from tgc.simplify.rewriter import Procedure, Rewriter
@@ -101,29 +101,8 @@ def fold_of_broadcast(rewriter: Rewriter, node: Node) -> Node | None:
     return small if fold.monoid in IDEMPOTENT else _times(rewriter, small, extent)
 
 
-def fold_of_scaled(rewriter: Rewriter, node: Node) -> Node | None:
-    """A sum of negated or scaled values is negated or scaled once."""
-    fold = _basic_reduce(node)
-    if fold is None or fold.monoid != "sum" or not isinstance(fold.args[0], Map):
-        return None
-    x = fold.args[0]
-    if x.op == "neg":
-        return rewriter.map("neg", rewriter.fold(fold, x.args[0]))
-    if x.op != "mul":
-        return None
-    for factor, rest in (x.args, x.args[::-1]):
-        if isinstance(factor, Leaf) and isinstance(factor.source, Const):
-            value = factor.source.value
-            if isinstance(value, float) and not math.isfinite(value):
-                return None
-            scale = rewriter.graph.builder.const(value, node.dtype, node.shape)
-            return rewriter.map("mul", scale, rewriter.fold(fold, rest))
-    return None
-
-
 PROCEDURES: tuple[Procedure, ...] = (
     Procedure("fold of unit axes", ("Fold",), "rounding", fold_of_units),
     Procedure("fold of constant", ("Fold",), "rounding", fold_of_constant),
     Procedure("fold of repeated values", ("Fold",), "rounding", fold_of_broadcast),
-    Procedure("sum of scaled values", ("Fold",), "rounding", fold_of_scaled),
 )

@@ -11,10 +11,16 @@ What a rule may change is its class:
 |---|---|
 | `bits` | is the same to the bit (which NaN it is aside) |
 | `rounding` | is as accurate or more so; NaN, infinities and signs of zero stay, or come closer to the exact value |
+| `regroup` | is as accurate for operands of ordinary size, by the distributive law or another order of factors |
 | `zeros` | may have another sign of zero |
 | `finite` | may differ where an operand or intermediate is infinite, NaN or outside the domain |
 
-The first two always run, the others only under `fast_math`.
+The first three always run, the others only under `fast_math`.
+
+What `regroup` may do, and nothing else: round elsewhere; overflow or underflow elsewhere where the product of a few
+operands comes near the limits of the type; give NaN for an infinity, or an infinity for a NaN, where a factor is
+infinite or a divisor zero; and give another sign to a zero. It never makes a finite result of ordinary operands
+infinite or NaN, nor a number of what was neither.
 """
 
 from __future__ import annotations
@@ -33,8 +39,8 @@ from tgc.ir.ops import OPS
 Bindings: TypeAlias = dict[str, Node]
 Matcher: TypeAlias = Callable[[Node, Bindings], bool]
 
-CLASSES = ("bits", "rounding", "zeros", "finite")
-STRICT = frozenset({"bits", "rounding"})
+CLASSES = ("bits", "rounding", "regroup", "zeros", "finite")
+STRICT = frozenset({"bits", "rounding", "regroup"})
 
 
 @dataclass(frozen=True)

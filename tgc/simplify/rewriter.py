@@ -6,6 +6,7 @@ so is settled too. One walk over a graph therefore reaches the fixpoint. A budge
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -89,12 +90,16 @@ class Rewriter:
         steps: from `RuleSet.select`.
         budget: rewrites left.
         log: what was done.
+        quotients: those of the graph's quotients a / c settled so far that are used more than once, by (a, c).
+        results: the graph's results settled so far.
     """
 
     graph: Graph
     steps: Mapping[str, list[tuple[str, Step]]]
     budget: int
     log: list[Rewrite] = field(default_factory=list)
+    quotients: dict[tuple[Node, Node], Node] = field(default_factory=dict)
+    results: list[Node] = field(default_factory=list)
     _settled: dict[Node, Node] = field(default_factory=dict)
 
     def run(self) -> Graph:
@@ -102,9 +107,15 @@ class Rewriter:
         graph = self.graph
         values = tuple(value for _, value in graph.writes)
         done: dict[Node, Node] = {}
-        for node in reachable((*graph.outputs, *values)):
+        nodes = reachable((*graph.outputs, *values))
+        uses = Counter(a for node in nodes for a in node.args) + Counter(graph.outputs)
+        for node in nodes:
             with graph.builder.at(node.line):
-                done[node] = self._rebuilt(node, done)
+                done[node] = new = self._rebuilt(node, done)
+            if isinstance(new, Map) and new.op == "div" and uses[node] > 1:
+                self.quotients.setdefault((new.args[0], new.args[1]), new)
+            if node in graph.outputs:
+                self.results.append(new)
         outputs = tuple(done[node] for node in graph.outputs)
         writes = tuple((leaf, done[value]) for leaf, value in graph.writes)
         return replace(graph, outputs=outputs, writes=writes)

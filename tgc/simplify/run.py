@@ -8,7 +8,7 @@ from tgc.ir.nodes import Graph, Map, Node
 from tgc.ir.rewrite import rewrite
 from tgc.ir.verify import verify
 from tgc.settings import current
-from tgc.simplify import algebra, folds, movements, stability
+from tgc.simplify import algebra, factors, folds, movements, stability
 from tgc.simplify.rewriter import Rewrite, Rewriter, RuleSet, Step
 
 BUDGET_PER_NODE = 32
@@ -19,9 +19,15 @@ _STRUCTURE = (*algebra.PROCEDURES, *movements.PROCEDURES)
 
 
 @cache
-def _all_steps(fast_math: bool) -> dict[str, list[tuple[str, Step]]]:
-    rules = (*algebra.RULES, *stability.RULES)
-    procedures = (*_STRUCTURE, *stability.PROCEDURES, *folds.PROCEDURES)
+def _all_steps(fast_math: bool, last: bool) -> dict[str, list[tuple[str, Step]]]:
+    rules = (*algebra.RULES, *stability.RULES, *factors.RULES)
+    procedures = (
+        *_STRUCTURE,
+        *stability.PROCEDURES,
+        *(() if last else stability.BEFORE_DERIVATIVES),
+        *folds.PROCEDURES,
+        *factors.PROCEDURES,
+    )
     return RuleSet(rules, procedures).select(fast_math=fast_math)
 
 
@@ -30,14 +36,21 @@ def _algebra_steps() -> dict[str, list[tuple[str, Step]]]:
     return RuleSet(algebra.RULES, _STRUCTURE).select(fast_math=False)
 
 
-def simplify(graph: Graph, *, fast_math: bool = False, log: list[Rewrite] | None = None) -> Graph:
+def simplify(
+    graph: Graph,
+    *,
+    fast_math: bool = False,
+    last: bool = False,
+    log: list[Rewrite] | None = None,
+) -> Graph:
     """The same function, in a form that is cheaper, or keeps more digits, or both.
 
     Args:
+        last: no derivative will be taken any more (see `drop_stop_gradient`).
         fast_math: also rewrites that assume finite values and ignore the sign of zero.
         log: receives what was rewritten.
     """
-    result = _run(graph, _all_steps(fast_math), log)
+    result = _run(graph, _all_steps(fast_math, last), log)
     if current().verify:
         verify(result, "simplify")
     return result

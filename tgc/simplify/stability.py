@@ -10,7 +10,7 @@ Rules see their operands in normal form (see `algebra`), so exp(x) - 1 inside a 
 
 from __future__ import annotations
 
-from tgc.ir.nodes import Broadcast, Fold, Map, Node, View
+from tgc.ir.nodes import Broadcast, Fold, Input, Leaf, Map, Node, View
 from tgc.simplify.patterns import Rule
 from tgc.simplify.rewriter import Procedure, Rewriter
 
@@ -127,8 +127,12 @@ _THROUGH = frozenset(
 )
 
 
-def is_shifted(x: Node, axes: tuple[int, ...]) -> bool:
-    """x is y - (something made of the maximum of y over `axes`)."""
+ITSELF = frozenset({"where", "stop_gradient"})
+"""Operations that leave a finite maximum what it is."""
+
+
+def is_shifted(x: Node, axes: tuple[int, ...], through: frozenset[str] = _THROUGH) -> bool:
+    """x is y - (something made of the maximum of y over `axes`, by operations of `through`)."""
     if not isinstance(x, Map) or x.op != "sub":
         return False
     pending, seen = [x.args[1]], 0
@@ -136,7 +140,7 @@ def is_shifted(x: Node, axes: tuple[int, ...]) -> bool:
         node, seen = pending.pop(), seen + 1
         if isinstance(node, Fold) and node.monoid == "max" and node.args[0] is x.args[0]:
             return set(axes) <= set(node.axes)
-        if isinstance(node, View) or (isinstance(node, Map) and node.op in _THROUGH):
+        if isinstance(node, View) or (isinstance(node, Map) and node.op in through):
             pending.extend(node.args)
     return False
 
@@ -203,8 +207,95 @@ def log_softmax(rewriter: Rewriter, node: Node) -> Node | None:
     return rewriter.map("sub", x, rewriter.view(rewriter.map("log", total), movement))
 
 
+# --- shifts that cancel -----------------------------------------------------------------------
+
+
+def _shift(x: Node, axes: tuple[int, ...]) -> tuple[Node, View] | None:
+    """a and [m] where x is a - [m] with m constant along `axes`, and open to differentiation."""
+    if not isinstance(x, Map) or x.op != "sub":
+        return None
+    repeated = _repeated(x.args[1])
+    if repeated is None or not set(axes) <= set(repeated[1]):
+        return None
+    assert isinstance(x.args[1], View)
+    return None if _is_stopped(repeated[0]) else (x.args[0], x.args[1])
+
+
+def _is_stopped(node: Node) -> bool:
+    """No derivative passes: a stop, a constant, or what is made of them."""
+    if isinstance(node, Leaf):
+        return not isinstance(node.source, Input)
+    if isinstance(node, Map) and node.op == "stop_gradient":
+        return True
+    return not node.dtype.is_float or (
+        isinstance(node, (Map, View)) and all(_is_stopped(arg) for arg in node.args)
+    )
+
+
+def _stopped(rewriter: Rewriter, a: Node, shift: View) -> Node:
+    """a - [m] with no derivative through m."""
+    small = rewriter.map("stop_gradient", shift.args[0])
+    return rewriter.map("sub", a, rewriter.view(small, shift.movement))
+
+
+def shift_of_softmax(rewriter: Rewriter, node: Node) -> Node | None:
+    """exp(a - [m]) / sum(exp(a - [m])) does not depend on m: its derivative by m, which is zero, is not computed."""
+    parts = _softmax_parts(node)
+    found = None if parts is None else _shift(parts[1], parts[0].axes)
+    if parts is None or found is None:
+        return None
+    numerator = rewriter.map("exp", _stopped(rewriter, *found))
+    total = rewriter.view(rewriter.fold(parts[0], numerator), node.args[1].movement)  # type: ignore[attr-defined]
+    return rewriter.map("div", numerator, total)
+
+
+def shift_of_log_sum(rewriter: Rewriter, node: Node) -> Node | None:
+    """m + log(sum(exp(a - [m]))), and a - [m] - [log(sum(exp(a - [m])))], do not depend on m either."""
+    assert isinstance(node, Map)
+    pairs = (node.args,) if node.op == "sub" else (node.args, node.args[::-1])
+    for other, logarithm in pairs:
+        found = _log_sum(logarithm, node.op)
+        shift = None if found is None else _shift(found[1], found[0].axes)
+        if found is None or shift is None:
+            continue
+        fold, x = found
+        if node.op == "sub" and other is x:
+            inner = _stopped(rewriter, *shift)
+            total = rewriter.map("log", rewriter.fold(fold, rewriter.map("exp", inner)))
+            return rewriter.map("sub", inner, rewriter.view(total, logarithm.movement))  # type: ignore[attr-defined]
+        if node.op == "add" and _is_shift(other, shift[1], fold):
+            inner = _stopped(rewriter, *shift)
+            total = rewriter.map("log", rewriter.fold(fold, rewriter.map("exp", inner)))
+            return rewriter.map("add", rewriter.map("stop_gradient", other), total)
+    return None
+
+
+def _log_sum(node: Node, op: str) -> tuple[Fold, Node] | None:
+    """The fold and the exponent of log(sum(exp(x))), which in a difference is broadcast."""
+    if op == "sub":
+        repeated = _repeated(node)
+        node = node if repeated is None else repeated[0]
+    return _sum_of_exp(node.args[0]) if isinstance(node, Map) and node.op == "log" else None
+
+
+def _is_shift(node: Node, shift: View, fold: Fold) -> bool:
+    """node, which has the fold's shape, is what `shift` repeats."""
+    assert isinstance(shift.movement, Broadcast)
+    kept = tuple(i for i in range(shift.ndim) if i not in fold.axes)
+    source, dims = node, kept
+    if isinstance(node, View) and isinstance(node.movement, Broadcast):
+        source, dims = node.args[0], tuple(kept[d] for d in node.movement.dims)
+    return source is shift.args[0] and dims == shift.movement.dims
+
+
 PROCEDURES: tuple[Procedure, ...] = (
     Procedure("logsumexp", ("log",), "rounding", log_sum_exp),
     Procedure("softmax", ("div",), "rounding", softmax),
     Procedure("log softmax", ("log",), "rounding", log_softmax),
 )
+
+BEFORE_DERIVATIVES: tuple[Procedure, ...] = (
+    Procedure("shift of a softmax", ("div",), "bits", shift_of_softmax),
+    Procedure("shift of a log of a sum", ("add", "sub"), "bits", shift_of_log_sum),
+)
+"""Rewrites that change no value, only what is left to differentiate."""
