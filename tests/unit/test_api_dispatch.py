@@ -433,3 +433,11 @@ def test_a_copy_is_a_copy_and_an_argument_is_itself() -> None:
     assert same is x and copied is not x
     copied.zero_()
     assert x[0] == 1
+
+
+def test_numbers_and_arrays_beside_tensors_come_back_as_such() -> None:
+    torch = pytest.importorskip("torch")
+    f = tgc.jit(lambda x, rate, table: (x * rate, rate * 2, table + 1))
+    scaled, number, array = f(torch.ones(3), 0.5, np.zeros(2))
+    assert isinstance(scaled, torch.Tensor) and number == 1.0 and type(number) is float
+    assert isinstance(array, np.ndarray) and array[0] == 1

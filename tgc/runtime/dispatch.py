@@ -233,7 +233,7 @@ class Dispatcher:
 
 def program_of(traced: Traced, compiler: Compiler) -> tuple[Program, Results]:
     """The program of a trace: only what must be computed, each value once."""
-    outputs, results = separate(traced.graph, traced.out_tree)
+    outputs, results = separate(traced.graph, traced.out_tree, traced.out_containers)
     graph = replace(traced.graph, outputs=outputs)
     numbers = tuple(a.name for a in traced.abstracts if a.container == "scalar")
     program = Program(

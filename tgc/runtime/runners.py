@@ -27,10 +27,12 @@ class Results:
     """How the user's result is made.
 
     Per leaf of `tree`: ("output", j) of the program, or input i as it came, ("input", i), or copied, ("copy", i).
+    Per output of the program: whether it is a "torch" tensor, a "numpy" array or a "scalar", a Python number.
     """
 
     tree: trees.TreeDef
     leaves: tuple[tuple[str, int], ...]
+    containers: tuple[str, ...]
 
     @property
     def is_single(self) -> bool:
@@ -45,20 +47,24 @@ class Results:
         )
 
 
-def separate(graph: Graph, tree: trees.TreeDef) -> tuple[tuple[Node, ...], Results]:
+def separate(
+    graph: Graph, tree: trees.TreeDef, containers: Sequence[str]
+) -> tuple[tuple[Node, ...], Results]:
     """The outputs that must be computed, each once, and how the result is made of them and of inputs passed through.
 
     An input that is returned is the argument itself, as in the plain function.
     """
     same = {k for k, leaf in graph.aliases if graph.outputs[k] is leaf}
-    computed: dict[Node, int] = {}
+    computed: dict[tuple[Node, str], int] = {}
     leaves: list[tuple[str, int]] = []
     for k, node in enumerate(graph.outputs):
         if isinstance(node, Leaf) and node in graph.inputs:
             leaves.append(("input" if k in same else "copy", graph.inputs.index(node)))
         else:
-            leaves.append(("output", computed.setdefault(node, len(computed))))
-    return tuple(computed), Results(tree, tuple(leaves))
+            place = computed.setdefault((node, containers[k]), len(computed))
+            leaves.append(("output", place))
+    kinds = tuple(container for _, container in computed)
+    return tuple(node for node, _ in computed), Results(tree, tuple(leaves), kinds)
 
 
 def runner_of(
@@ -79,7 +85,7 @@ def runner_of(
     if not program.outputs:
         return lambda leaves: _assemble(results, pick(leaves), ())
     host = program.value(target, bind(program.inputs, values)).run
-    return _numpy_runner(host, pick, into, results, container)
+    return _numpy_runner(host, pick, into, results)
 
 
 def _picker(inputs: Sequence[int], count: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
@@ -126,19 +132,19 @@ def _numpy_runner(
     pick: Callable[[Sequence[Any]], Sequence[Any]],
     into: Sequence[Callable[[Any], Any]],
     results: Results,
-    container: str,
 ) -> Runner:
-    finish = _number if container == "python" else _scalar
-    plain = all(convert is into[0] for convert in into) and (not into or into[0] is into_plain())
+    finish = [_number if container == "scalar" else _scalar for container in results.containers]
+    plain = all(convert is into_plain() for convert in into)
     if plain and results.is_single:
-        return lambda leaves: finish(host(*pick(leaves))[0])
+        (only,) = finish
+        return lambda leaves: only(host(*pick(leaves))[0])
     if plain and results.is_flat:
-        return lambda leaves: tuple([finish(r) for r in host(*pick(leaves))])
+        return lambda leaves: tuple([f(r) for f, r in zip(finish, host(*pick(leaves)))])
 
     def run(leaves: Sequence[Any]) -> Any:
         values = pick(leaves)
         outputs = host(*[convert(v) for convert, v in zip(into, values)])
-        return _assemble(results, values, [finish(r) for r in outputs])
+        return _assemble(results, values, [f(r) for f, r in zip(finish, outputs)])
 
     return run
 
@@ -146,6 +152,22 @@ def _numpy_runner(
 def into_plain() -> Callable[[Any], Any]:
     """The conversion that does nothing."""
     return into_numpy(np.zeros(1))
+
+
+def _array(tensor: Any) -> Any:
+    return _scalar(tensor.numpy(force=True))
+
+
+def _item(tensor: Any) -> Any:
+    return tensor.item()
+
+
+def _itself(tensor: Any) -> Any:
+    return tensor
+
+
+# What else a function of tensors can return: arrays made of arrays, numbers made of numbers.
+_FROM_TENSOR = {"torch": _itself, "numpy": _array, "scalar": _item, "spec": _itself}
 
 
 # --- torch ----------------------------------------------------------------------------------------
@@ -161,6 +183,11 @@ def _torch_runner(
     if not program.outputs:
         return lambda leaves: _assemble(results, pick(leaves), ())
     run = autograd.prepare(program, values, backend)
+    if set(results.containers) != {"torch"}:
+        finish = [_FROM_TENSOR[container] for container in results.containers]
+        return lambda leaves: _assemble(
+            results, given := pick(leaves), [f(r) for f, r in zip(finish, run(given))]
+        )
     if results.is_single:
         return lambda leaves: run(pick(leaves))[0]
     if results.is_flat:
