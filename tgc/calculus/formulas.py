@@ -69,11 +69,15 @@ def tie_weight(spec: OpSpec, operand: int) -> float:
 
 
 class Reference:
-    """A sympy expression evaluated in mpmath, operand by operand, at `PRECISION` bits."""
+    """A sympy expression evaluated in mpmath, operand by operand, with `precision` bits."""
 
-    def __init__(self, expression: Any, arity: int, *, at_tie: float = 0.5) -> None:
+    def __init__(
+        self, expression: Any, arity: int, *, at_tie: float = 0.5, precision: int = PRECISION
+    ) -> None:
         import mpmath
         import sympy
+
+        self._precision = precision
 
         def step(u: Any, *_: Any) -> Any:
             return mpmath.mpf(at_tie if u == 0 else u > 0)
@@ -92,7 +96,7 @@ class Reference:
         """The value at mpmath numbers, or None."""
         import mpmath
 
-        with mpmath.workprec(PRECISION):
+        with mpmath.workprec(self._precision):
             try:
                 value = self._run(*operands)
             except (ZeroDivisionError, ValueError, OverflowError):

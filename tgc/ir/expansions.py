@@ -4,7 +4,8 @@ Everything is branch-free: pieces are computed everywhere and selected by `where
 
 - W. J. Cody, Rational Chebyshev approximations for the error function, Math. Comp. 23 (1969) 631-637, in the digits of
   his CALERF (netlib specfun): erfc on [0.46875, 4] and beyond;
-- the rational approximation of erf(x)/x - 1 on [0, 0.84375] of Sun's fdlibm (s_erf.c);
+- Sun's fdlibm (s_erf.c): erf(x)/x - 1 on [0, 0.84375], erf on [0.84375, 1.25], and log(x exp(x**2) erfc(x)) + 0.5625
+  in 1/x**2 beyond, whose errors the exponential makes small;
 - a polynomial fitted here to atanh(erf(x))/x in x**2, for float32: 3.8 ULP.
 """
 
@@ -48,6 +49,65 @@ MIDDLE_BOTTOM = (
     1.17693950891312499e02,
     1.57449261107098347e01,
     1.0,
+)
+ERX = 8.45062911510467529297e-01
+NEAR_ONE_TOP = (
+    -2.36211856075265944077e-03,
+    4.14856118683748331666e-01,
+    -3.72207876035701323847e-01,
+    3.18346619901161753674e-01,
+    -1.10894694282396677476e-01,
+    3.54783043256182359371e-02,
+    -2.16637559486879084300e-03,
+)
+NEAR_ONE_BOTTOM = (
+    1.0,
+    1.06420880400844228286e-01,
+    5.40397917702171048937e-01,
+    7.18286544141962662868e-02,
+    1.26171219808761642112e-01,
+    1.36370839120290507362e-02,
+    1.19844998467991074170e-02,
+)
+TAIL_TOP = (
+    -9.86494403484714822705e-03,
+    -6.93858572707181764372e-01,
+    -1.05586262253232909814e01,
+    -6.23753324503260060396e01,
+    -1.62396669462573470355e02,
+    -1.84605092906711035994e02,
+    -8.12874355063065934246e01,
+    -9.81432934416914548592e00,
+)
+TAIL_BOTTOM = (
+    1.0,
+    1.96512716674392571292e01,
+    1.37657754143519042600e02,
+    4.34565877475229228821e02,
+    6.45387271733267880336e02,
+    4.29008140027567833386e02,
+    1.08635005541779435134e02,
+    6.57024977031928170135e00,
+    -6.04244152148580987438e-02,
+)
+FAR_TAIL_TOP = (
+    -9.86494292470009928597e-03,
+    -7.99283237680523006574e-01,
+    -1.77579549177547519889e01,
+    -1.60636384855821916062e02,
+    -6.37566443368389627722e02,
+    -1.02509513161107724954e03,
+    -4.83519191608651397019e02,
+)
+FAR_TAIL_BOTTOM = (
+    1.0,
+    3.03380607434824582924e01,
+    3.25792512996573918826e02,
+    1.53672958608443695994e03,
+    3.19985821950859553908e03,
+    2.55305040643316442583e03,
+    4.74528541206955367215e02,
+    -2.24409524465858183362e01,
 )
 FAR_TOP = (
     6.58749161529837803e-04,
@@ -94,12 +154,15 @@ def _small(x: str) -> str:
     return f"add({x}, mul({x}, {_ratio(SMALL_TOP, SMALL_BOTTOM, f'square({x})')}))"
 
 
-def _gaussian(x: str, splitter: float) -> str:
-    """exp(-x**2), with x split as Veltkamp does so that the square loses nothing: exp(-h*h)*exp(-(x - h)*(x + h))."""
+def _high(x: str, splitter: float) -> str:
+    """The leading half of the digits of x, whose square is exact (Veltkamp's splitting)."""
     scaled = f"mul({x}, {splitter!r})"
-    high = f"sub({scaled}, sub({scaled}, {x}))"
-    rest = f"neg(mul(sub({x}, {high}), add({x}, {high})))"
-    return f"mul(exp(neg(square({high}))), exp({rest}))"
+    return f"sub({scaled}, sub({scaled}, {x}))"
+
+
+def _rest(x: str, high: str) -> str:
+    """high**2 - x**2, which loses nothing."""
+    return f"mul(sub({high}, {x}), add({x}, {high}))"
 
 
 def _erf64() -> str:
@@ -108,17 +171,45 @@ def _erf64() -> str:
     return f"where(lt(abs(a), 0.84375), {_small('a')}, copysign({middle}, a))"
 
 
-def _erfc(splitter: float, reach: float) -> str:
-    x = f"minimum(abs(a), {reach!r})"
+def _erfc32() -> str:
+    """exp(-x**2) times Cody's quotients, the square split in two."""
+    x = "minimum(abs(a), 11.0)"
     inverse = f"div(1, square({x}))"
     far_ratio = _ratio(FAR_TOP, FAR_BOTTOM, inverse)
     far = f"div(sub({INVERSE_ROOT_PI!r}, mul({inverse}, {far_ratio})), {x})"
     middle = _ratio(MIDDLE_TOP, MIDDLE_BOTTOM, x)
-    tail = f"mul({_gaussian(x, splitter)}, where(lt({x}, 4), {middle}, {far}))"
-    return f"where(lt(abs(a), 0.5), sub(1, {_small('a')}), where(lt(a, 0), sub(2, {tail}), {tail}))"
+    high = _high(x, 4097.0)
+    gaussian = f"mul(exp(neg(square({high}))), exp({_rest(x, high)}))"
+    tail = f"mul({gaussian}, where(lt({x}, 4), {middle}, {far}))"
+    return _on_both_sides(f"sub(1, {_small('a')})", "0.5", tail)
+
+
+def _erfc64() -> str:
+    """fdlibm's pieces: small, around 1, and a tail with its quotient in the exponent."""
+    x = "minimum(abs(a), 28.0)"
+    inverse = f"div(1, square({x}))"
+    near, far = (
+        _ratio(TAIL_TOP, TAIL_BOTTOM, inverse),
+        _ratio(FAR_TAIL_TOP, FAR_TAIL_BOTTOM, inverse),
+    )
+    quotient = f"where(lt({x}, {1 / 0.35!r}), {near}, {far})"
+    high = _high(x, 134217729.0)
+    exponent = f"add({_rest(x, high)}, {quotient})"
+    tail = f"div(mul(exp(sub(-0.5625, square({high}))), exp({exponent})), {x})"
+    near_one = _ratio(NEAR_ONE_TOP, NEAR_ONE_BOTTOM, f"sub({x}, 1)")
+    tail = f"where(lt({x}, 1.25), sub({1 - ERX!r}, {near_one}), {tail})"
+    ratio = _ratio(SMALL_TOP, SMALL_BOTTOM, "square(a)")
+    around_half = f"sub(0.5, add(sub(a, 0.5), mul(a, {ratio})))"
+    small = f"where(lt(a, 0.25), sub(1, {_small('a')}), {around_half})"
+    return _on_both_sides(small, "0.84375", tail)
+
+
+def _on_both_sides(small: str, limit: str, tail: str) -> str:
+    """The tail is that of |a|; erfc(-x) = 2 - erfc(x)."""
+    return f"where(lt(abs(a), {limit}), {small}, where(lt(a, 0), sub(2, {tail}), {tail}))"
 
 
 ERF32 = f"tanh(mul(a, {horner(TANH_POLYNOMIAL, 'square(minimum(abs(a), 4.0))')}))"
 ERF64 = _erf64()
-ERFC32 = _erfc(4097.0, 11.0)
-ERFC64 = _erfc(134217729.0, 28.0)
+ERFC32 = _erfc32()
+ERFC64 = _erfc64()
