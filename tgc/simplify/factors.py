@@ -15,7 +15,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tgc.ir.nodes import Broadcast, Const, Fold, Leaf, Map, Node, Reshape, Shape, View
+from tgc.ir.nodes import Broadcast, Const, Fold, Leaf, Map, Node, View
+from tgc.simplify.folds import along_others
 from tgc.simplify.patterns import Rule, constant
 from tgc.simplify.rewriter import Procedure, Rewriter
 
@@ -143,7 +144,7 @@ def fold_of_product(rewriter: Rewriter, node: Node) -> Node | None:
     for factor in factors(rewriter, x):
         if factor.inverse and not node.dtype.is_float:
             continue
-        small = _along_others(rewriter, factor, node.axes)
+        small = _outside(rewriter, factor.node, node.axes)
         rest = None if small is None else without(rewriter, x, factor)
         if small is not None and rest is not None:
             op = "div" if factor.inverse else "mul"
@@ -151,31 +152,8 @@ def fold_of_product(rewriter: Rewriter, node: Node) -> Node | None:
     return None
 
 
-def _along_others(rewriter: Rewriter, factor: Factor, axes: tuple[int, ...]) -> Node | None:
-    """A factor that repeats along `axes`, without them."""
-    node = factor.node
-    shape = tuple(extent for i, extent in enumerate(node.shape) if i not in axes)
-    if isinstance(node, Leaf) and isinstance(node.source, Const):
-        return (
-            rewriter.graph.builder.const(node.source.value, node.dtype, shape)
-            if _is_plain(node)
-            else None
-        )
-    if not isinstance(node, View) or not isinstance(node.movement, Broadcast):
-        return None
-    source, dims = node.args[0], node.movement.dims
-    if any(d in axes and source.shape[k] == node.shape[d] for k, d in enumerate(dims)):
-        return None
-    return _narrowed(rewriter, source, dims, axes, shape)
-
-
-def _narrowed(
-    rewriter: Rewriter, source: Node, dims: tuple[int, ...], axes: tuple[int, ...], shape: Shape
-) -> Node:
-    kept = [(k, d) for k, d in enumerate(dims) if d not in axes]
-    small = rewriter.view(source, Reshape(tuple(source.shape[k] for k, _ in kept)))
-    places = tuple(d - sum(a < d for a in axes) for _, d in kept)
-    return rewriter.view(small, Broadcast(shape, places))
+def _outside(rewriter: Rewriter, node: Node, axes: tuple[int, ...]) -> Node | None:
+    return along_others(rewriter, node, axes) if _is_plain(node) else None
 
 
 def _is_plain(node: Node) -> bool:

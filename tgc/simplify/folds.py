@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from tgc.ir.nodes import Broadcast, Fold, Node, Reshape, View
+from tgc.ir.nodes import Broadcast, Const, Fold, Iota, Leaf, Map, Node, Reshape, View
 from tgc.ir.sizes import Dim, product
 from tgc.simplify.patterns import constant
 from tgc.simplify.rewriter import Procedure, Rewriter
@@ -101,8 +101,58 @@ def fold_of_broadcast(rewriter: Rewriter, node: Node) -> Node | None:
     return small if fold.monoid in IDEMPOTENT else _times(rewriter, small, extent)
 
 
+def along_others(rewriter: Rewriter, node: Node, axes: tuple[int, ...]) -> Node | None:
+    """A constant, or a value that only repeats along `axes`, without them; None for other values."""
+    shape = _without(node.shape, set(axes))
+    if isinstance(node, Leaf) and isinstance(node.source, Const):
+        return rewriter.graph.builder.const(node.source.value, node.dtype, shape)
+    if not isinstance(node, View) or not isinstance(node.movement, Broadcast):
+        return None
+    source, dims = node.args[0], node.movement.dims
+    if any(d in axes and source.shape[k] == node.shape[d] for k, d in enumerate(dims)):
+        return None
+    kept = [(k, d) for k, d in enumerate(dims) if d not in axes]
+    small = rewriter.view(source, Reshape(tuple(source.shape[k] for k, _ in kept)))
+    places = tuple(d - sum(a < d for a in axes) for _, d in kept)
+    return rewriter.view(small, Broadcast(shape, places))
+
+
+def fold_of_one_hot(rewriter: Rewriter, node: Node) -> Node | None:
+    """Where one index a row is compared with all, some agree if it is in range, and a sum has one term."""
+    fold = _basic_reduce(node)
+    if fold is None or len(fold.axes) != 1 or not isinstance(fold.args[0], Map):
+        return None
+    x = fold.args[0]
+    if fold.monoid == "any":
+        return _in_range(rewriter, x, fold.axes[0])
+    if fold.monoid != "sum" or x.op != "where" or constant(x.args[2]) != 0:
+        return None
+    value = along_others(rewriter, x.args[1], fold.axes)
+    mask = None if value is None else _in_range(rewriter, x.args[0], fold.axes[0])
+    if value is None or mask is None:
+        return None
+    return rewriter.map("where", mask, value, rewriter.like(value, 0))
+
+
+def _in_range(rewriter: Rewriter, mask: Node, axis: int) -> Node | None:
+    """0 <= index < extent where `mask` is iota == index, with one index for all of `axis`."""
+    if not isinstance(mask, Map) or mask.op != "eq":
+        return None
+    for iota, index in (mask.args, mask.args[::-1]):
+        if not isinstance(iota, Leaf) or iota.source != Iota(axis):
+            continue
+        row = along_others(rewriter, index, (axis,))
+        if row is None:
+            return None
+        extent = rewriter.like(row, mask.shape[axis])  # type: ignore[arg-type]
+        low = rewriter.map("ge", row, rewriter.like(row, 0))
+        return rewriter.map("and", low, rewriter.map("lt", row, extent))
+    return None
+
+
 PROCEDURES: tuple[Procedure, ...] = (
     Procedure("fold of unit axes", ("Fold",), "rounding", fold_of_units),
     Procedure("fold of constant", ("Fold",), "rounding", fold_of_constant),
     Procedure("fold of repeated values", ("Fold",), "rounding", fold_of_broadcast),
+    Procedure("fold of one index", ("Fold",), "regroup", fold_of_one_hot),
 )

@@ -170,6 +170,29 @@ def test_what_is_not_finite_stays_so(special: float, op: str) -> None:
     np.testing.assert_array_equal(np.isfinite(want), np.isfinite(got))
 
 
+@pytest.mark.parametrize("kind", ["any", "sum"])
+def test_one_index_a_row_needs_no_fold(kind: str) -> None:
+    g = Builder()
+    n, d = g.sizes("n d")
+    index, v = g.input("index", "i64", (n,)), g.input("v", "f64", (n,))
+
+    def wide(x: Node) -> Node:
+        return g.broadcast(x, shape=(n, d), dims=(0,))
+
+    mask = g.map("eq", g.iota(1, (n, d)), wide(index))
+    taken = g.map("where", mask, wide(v), g.const(0, "f64", (n, d)))
+    # a value per column keeps the fold honest about its shape
+    columns = g.input("w", "f64", (n, d))
+    shape = g.map("where", mask, columns, g.const(0, "f64", (n, d)))
+    fold = g.fold(kind, mask if kind == "any" else taken, axes=(1,))
+    graph = g.graph("f", (index, v, columns), (fold, g.fold("sum", shape, axes=(1,))))
+    result = simplify(graph)
+    assert work(result)["sum"] == 1
+    values = [np.array([0, 2, 3, -1, 7]), np.arange(1.0, 6.0), np.ones((5, 3))]
+    for got, want in zip(evaluate(result, values), evaluate(graph, values)):
+        np.testing.assert_array_equal(got, want)
+
+
 # --- shifts -------------------------------------------------------------------------------------
 
 
