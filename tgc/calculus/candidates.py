@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from tgc.calculus.formulas import Reference, formula, opaque, symbols
@@ -60,7 +60,7 @@ def candidates(spec: OpSpec, plain: Any, symbol: Any) -> list[Any]:
     return list(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def simplified(e: Any) -> Any:
     """sympy.simplify, which several generators ask for the same expression."""
     import sympy

@@ -3,8 +3,9 @@
 The adjoint of `where(c, x, 0)` must be zero wherever c is false, whatever the derivative of x is there: an infinite
 derivative of an untaken branch times zero is NaN. So a mask met on the way is not multiplied in at once. It stays
 `pending` while derivatives are multiplied below it, and is applied outermost, at the last moment: before a sum, at
-an accumulation, or at the input. A mask that was applied before a sum is remembered as `known`: below the sum, a
-derivative that may be infinite brings it back.
+an accumulation, or at the input. Below a sum, where no branch above was taken, a derivative that may be infinite
+brings the mask back: the masks of `where` are remembered for that (not those of ties and clamps, so that
+relu(layer_norm(x)) pays nothing).
 
 Masks are `where` nodes of the gradient's own graph, so the gradient of a gradient treats them likewise.
 """
@@ -12,7 +13,7 @@ Masks are `where` nodes of the gradient's own graph, so the gradient of a gradie
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tgc.ir import dtypes
@@ -34,17 +35,30 @@ class LazyMask:
 
 @dataclass(frozen=True)
 class Cotangent:
-    """`value`, to be taken where `pending` holds, and known to be zero where `known` does not."""
+    """A value and the masks around it.
+
+    Attributes:
+        value: to be taken where `pending` holds; anything elsewhere.
+        branch: the part of `pending` that says which branch of a `where` was taken.
+        known: a branch mask applied before a sum: the value is zero outside it.
+    """
 
     value: Node
     pending: Node | None = None
+    branch: LazyMask | None = None
     known: LazyMask | None = None
 
 
 def masked(g: Builder, ct: Cotangent, mask: Node) -> Cotangent:
-    """The cotangent where `mask` holds, zero elsewhere."""
+    """The cotangent where `mask` holds, zero elsewhere: a tie, a clamp, an index that was hit."""
     pending = mask if ct.pending is None else both(g, ct.pending, mask)
-    return Cotangent(ct.value, pending, ct.known)
+    return Cotangent(ct.value, pending, ct.branch, ct.known)
+
+
+def taken(g: Builder, ct: Cotangent, mask: Node) -> Cotangent:
+    """The cotangent of a branch of `where` that is taken where `mask` holds."""
+    ct = masked(g, ct, mask)
+    return Cotangent(ct.value, ct.pending, meet(g, ct.branch, LazyMask(lambda: mask)), ct.known)
 
 
 def settle(g: Builder, ct: Cotangent) -> Node:
@@ -58,30 +72,27 @@ def settled(g: Builder, ct: Cotangent) -> Cotangent:
     """The same cotangent with nothing pending."""
     if ct.pending is None:
         return ct
-    pending, known = ct.pending, ct.known
-    if known is None:
-        return Cotangent(settle(g, ct), None, LazyMask(lambda: pending))
-    return Cotangent(settle(g, ct), None, LazyMask(lambda: both(g, pending, known.node)))
+    return Cotangent(settle(g, ct), known=meet(g, ct.known, ct.branch))
 
 
 def moved(ct: Cotangent, move: Callable[[Node], Node]) -> Cotangent:
     """The cotangent and its masks through a movement."""
-    known = ct.known
-    return Cotangent(
-        move(ct.value),
-        None if ct.pending is None else move(ct.pending),
-        None if known is None else LazyMask(lambda: move(known.node)),
-    )
+
+    def later(mask: LazyMask | None) -> LazyMask | None:
+        return None if mask is None else LazyMask(lambda: move(mask.node))
+
+    pending = None if ct.pending is None else move(ct.pending)
+    return Cotangent(move(ct.value), pending, later(ct.branch), later(ct.known))
 
 
 def summed(g: Builder, ct: Cotangent, axes: tuple[int, ...]) -> Cotangent:
-    """The sum over axes. Where every summand was masked, so is the sum."""
+    """The sum over axes. Where no summand was taken, neither is the sum."""
     if not axes:
         return ct
     flat = settled(g, ct)
     known = flat.known
     mask = None if known is None else LazyMask(lambda: g.fold("any", known.node, axes=axes))
-    return Cotangent(g.fold("sum", flat.value, axes=axes), None, mask)
+    return Cotangent(g.fold("sum", flat.value, axes=axes), known=mask)
 
 
 def accumulate(g: Builder, a: Cotangent, b: Cotangent) -> Cotangent:
@@ -94,7 +105,14 @@ def accumulate(g: Builder, a: Cotangent, b: Cotangent) -> Cotangent:
     if x.known is not None and y.known is not None:
         p, q = x.known, y.known
         known = LazyMask(lambda: g.map("or", p.node, q.node))
-    return Cotangent(g.map("add", x.value, y.value), None, known)
+    return Cotangent(g.map("add", x.value, y.value), known=known)
+
+
+def meet(g: Builder, a: LazyMask | None, b: LazyMask | None) -> LazyMask | None:
+    """Where both masks hold; None holds everywhere."""
+    if a is None or b is None:
+        return a or b
+    return LazyMask(lambda: both(g, a.node, b.node))
 
 
 # --- multiplying by a partial ---------------------------------------------------------------------------------------
@@ -109,7 +127,7 @@ def scaled(g: Builder, ct: Cotangent, partial: Node, *, finite: bool) -> Cotange
     if is_const(partial, 0):
         return None
     if not finite and ct.known is not None:
-        ct = Cotangent(*_reapplied(g, ct))
+        ct = _reapplied(g, ct, ct.known)
     if isinstance(partial, Map) and partial.op == "where":
         mask, yes, no = partial.args
         if is_const(no, 0):
@@ -118,14 +136,14 @@ def scaled(g: Builder, ct: Cotangent, partial: Node, *, finite: bool) -> Cotange
             return scaled(g, masked(g, ct, negation(g, mask)), no, finite=True)
         if is_const(yes) or is_const(no):
             value = select(g, mask, times(g, ct.value, yes), times(g, ct.value, no))
-            return Cotangent(value, ct.pending, ct.known)
-    return Cotangent(times(g, ct.value, partial), ct.pending, ct.known)
+            return replace(ct, value=value)
+    return replace(ct, value=times(g, ct.value, partial))
 
 
-def _reapplied(g: Builder, ct: Cotangent) -> tuple[Node, Node]:
-    assert ct.known is not None
-    mask = ct.known.node
-    return ct.value, mask if ct.pending is None else both(g, ct.pending, mask)
+def _reapplied(g: Builder, ct: Cotangent, known: LazyMask) -> Cotangent:
+    """The mask from above a sum, pending once more."""
+    pending = known.node if ct.pending is None else both(g, ct.pending, known.node)
+    return Cotangent(ct.value, pending, meet(g, ct.branch, known))
 
 
 def times(g: Builder, t: Node, partial: Node) -> Node:

@@ -37,7 +37,7 @@ def fold_adjoint(g: Builder, node: Fold, ct: Cotangent) -> Cotangent | None:
     hits = _hits(g, node)
     share = settled(g, ct)
     value = g.map("div", share.value, _count(g, node, hits))
-    return masked(g, moved(Cotangent(value, None, share.known), lambda t: spread(g, t, node)), hits)
+    return masked(g, moved(Cotangent(value, known=share.known), lambda t: spread(g, t, node)), hits)
 
 
 def fold_tangent(g: Builder, node: Fold, tangent: Node) -> Node:

@@ -10,8 +10,9 @@ Cotangents that are structurally zero are never made; masks are handled in cotan
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from tgc.calculus.cotangents import Cotangent, accumulate, masked, negation, scaled, settle
+from tgc.calculus.cotangents import Cotangent, accumulate, negation, scaled, settle, taken
 from tgc.calculus.folds import fold_adjoint
 from tgc.calculus.movements import transposed
 from tgc.calculus.scalars import differentiable, finite, partials
@@ -126,10 +127,10 @@ def _map_adjoints(
 ) -> tuple[Cotangent | None, ...]:
     if node.op == "where":
         mask = node.args[0]
-        return (None, masked(g, ct, mask), masked(g, ct, negation(g, mask)))
+        return (None, taken(g, ct, mask), taken(g, ct, negation(g, mask)))
     if node.op == "cast":
         dtype = node.args[0].dtype
-        return (Cotangent(g.cast(ct.value, dtype), ct.pending, ct.known),)
+        return (replace(ct, value=g.cast(ct.value, dtype)),)
     return tuple(
         None if p is None or arg not in active else scaled(g, ct, p, finite=finite(node))
         for arg, p in zip(node.args, partials(g, node))

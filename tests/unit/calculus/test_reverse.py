@@ -214,6 +214,21 @@ def test_a_mask_known_before_a_sum_guards_an_infinite_derivative_below_it() -> N
     assert evaluate(derived, [np.float64(4), on, np.float64(1)])[0] == 0.5
 
 
+def test_masks_of_kinks_are_not_carried_through_sums() -> None:
+    """relu(x / |x|): no fold besides sums, though the derivative of the root below may be infinite."""
+    g = Builder()
+    x = g.input("x", F8, (3, 4))
+    norm = g.map("sqrt", g.fold("sum", g.map("square", x), axes=(1,)))
+    unit = g.map("div", x, g.broadcast(norm, shape=(3, 4), dims=(0,)))
+    for op, folds in (("relu", {"sum"}), ("where", {"sum", "any"})):
+        if op == "relu":
+            out = g.map("relu", unit)
+        else:
+            out = g.map("where", g.map("gt", x, g.like(x, 0)), unit, g.like(x, 0))
+        derived = vjp(g.graph("f", (x,), (out,)), (0,))
+        assert {n.monoid for n in derived if isinstance(n, Fold)} == folds
+
+
 # --- norms, ties, products ------------------------------------------------------------------------------------------
 
 
