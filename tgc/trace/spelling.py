@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -77,7 +76,6 @@ HARMLESS = {
 }
 
 
-@dataclass(frozen=True)
 class Spelling:
     """One name of an operation in one library.
 
@@ -88,10 +86,15 @@ class Spelling:
         several: whether `x.view(2, 3)` stands for `x.view((2, 3))`: the position from which on numbers are gathered.
     """
 
-    name: str
-    function: Callable[..., Any]
-    order: tuple[str, ...] = ()
-    several: int | None = None
+    # A plain class: the table has over a thousand, made when tgc is first used.
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        order: tuple[str, ...] = (),
+        several: int | None = None,
+    ) -> None:
+        self.name, self.function, self.order, self.several = name, function, order, several
 
     @cached_property
     def _parameters(self) -> tuple[tuple[str, ...], bool, bool]:
