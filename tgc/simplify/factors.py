@@ -197,7 +197,8 @@ def _is_product(node: Node) -> bool:
 def reuse(rewriter: Rewriter, node: Node) -> Node | None:
     """a * (b / c) is (a / c) * b where a / c is computed anyway; the oldest such quotient is taken.
 
-    Likewise exp(x) / s is exp(x - log(s)) where x - log(s) is a result of the function, which lies in memory.
+    Likewise exp(x) / s is exp(x - log(s)) where x - log(s) is a result of the function: then nothing else is read. What
+    the result was rounded by comes back as a relative error of that size (torch does the same).
     """
     if not node.dtype.is_float or not (rewriter.quotients or rewriter.results):
         return None

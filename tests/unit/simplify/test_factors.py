@@ -262,6 +262,24 @@ def test_other_divisions_stay() -> None:
     assert work(share_reciprocals(graph)) == {"div": 1}
 
 
+def test_a_gated_unit_has_a_gradient_far_out() -> None:
+    g = Builder()
+    x = g.input("x", "f32", (4,))
+    gate = g.map("div", x, g.map("add", g.like(x, 1), g.map("exp", g.map("neg", x))))
+    graph = simplify(vjp(simplify(g.graph("silu", (x,), (gate,))), (0,)))
+    far = np.array([-200.0, -100.0, 100.0, 200.0], np.float32)
+    got = evaluate(graph, [far, np.ones(4, np.float32)], None)[0]
+    np.testing.assert_allclose(got, [0, 0, 1, 1], atol=1e-30)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.name)
+def test_gallery_graphs_are_at_the_fixpoint(definition: Definition) -> None:
+    traced = trace(definition.function, tuple(tgc.spec(s) for s in definition.specs)).graph
+    both = joint(simplify(traced), wanted(traced, tuple(range(len(traced.inputs)))))
+    once = simplify(drop_stop_gradient(both), last=True)
+    assert print_graph(simplify(once, last=True)) == print_graph(once)
+
+
 # --- the gallery --------------------------------------------------------------------------------
 
 LEAN = {
