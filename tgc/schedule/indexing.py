@@ -233,7 +233,7 @@ def _pull_reshape(
     out: list[Index] = []
     leading = True
     for extent, stride in zip(shape, row_major(shape), strict=True):
-        if extent == 1:
+        if extent in (0, 1):
             out.append(ZERO)
             continue
         here = quotient(linear, stride, extents)
@@ -243,8 +243,9 @@ def _pull_reshape(
 
 
 def row_major(shape: Shape) -> tuple[Dim, ...]:
-    """The strides of a contiguous array, in elements."""
-    return tuple(product(shape[k + 1 :]) for k in range(len(shape)))
+    """The strides of a contiguous array, in elements; as of one element where there are none, so that none is zero."""
+    extents = [d if d != 0 else 1 for d in shape]
+    return tuple(product(extents[k + 1 :]) for k in range(len(shape)))
 
 
 __all__ = [

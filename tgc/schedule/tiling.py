@@ -165,9 +165,13 @@ def _place_axes(
     outer = [a for a in flat.axes if a not in inner and a != split]
     looped = None
     if rows and not facts.at_most(product([flat.axes[a] for a in rows]), target.row):
-        looped = rows.pop(0)
-        if any(not facts.at_most(flat.axes[a], target.row) for a in rows):
-            raise Conflict
+        looped, *others = rows
+        long = [a for a in others if not facts.at_most(flat.axes[a], target.row)]
+        if long:
+            looped, *others = (*long, looped)
+            if any(not facts.at_most(flat.axes[a], target.row) for a in others):
+                raise Conflict
+        rows.remove(looped)
     for name in rows:
         chosen[name] = Axis(name, flat.axes[name], "lane")
         budget.take(flat.axes[name])

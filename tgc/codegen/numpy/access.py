@@ -93,6 +93,8 @@ def _divide_by_integer(value: Dim, divisor: int) -> tuple[Dim, Dim]:
 def is_contiguous(buffer: Buffer) -> bool:
     """Whether the buffer is row-major without gaps."""
     shape = buffer.shape
+    if any(d == 0 for d in shape):
+        return True
     return all(s == product(shape[i + 1 :]) or shape[i] == 1 for i, s in enumerate(buffer.strides))
 
 
@@ -206,7 +208,7 @@ def _stays_inside(part: Part, extent_of: ExtentOf) -> bool:
     for term, step in part.terms:
         last = _last(term, extent_of)
         if last is None:
-            return True
+            return len(part.terms) == 1
         if is_negative(step):
             low = low + step * last
         else:

@@ -307,7 +307,7 @@ class Body:
             self.slots.release(number, inplace)
             return self.reach(self._arrays[s.name])
         dims = layout(s.axes, self.frame)
-        if not self._is_full(dims) or isinstance(s, Reduce):
+        if isinstance(s, Reduce) or not (self._is_full(dims) or s.name in self.padded):
             return None
         self.slots.release(number, inplace)
         place = self.slots.hold(s.name, s.dtype, dims, number, value.last, value.loops)

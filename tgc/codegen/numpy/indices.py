@@ -252,6 +252,8 @@ class IndexArrays:
 
     def _leading_only(self, buffer: Buffer, index: Index) -> bool:
         """Whether only the first dimension's index (and gathered ones) can leave its dimension."""
+        if buffer.shape[0] == 1:
+            return False  # a dimension of one element gets no terms: they would fall to the others
         grown = Buffer(
             buffer.name, buffer.dtype, (1 << 60, *buffer.shape[1:]), buffer.strides, buffer.role
         )
