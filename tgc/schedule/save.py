@@ -80,7 +80,7 @@ def split(joint: Graph, n_outputs: int, n_primals: int, hints: Mapping[str, int]
         (k for k in kept if k not in primals and k not in primal_outputs), key=lambda k: k.id
     )
     builder = joint.builder
-    names = _unique_names([*outputs, *values], joint)
+    names = _unique_names(primal_outputs, values, joint)
     given: dict[Node, Node] = {
         node: builder.input(names[node], node.dtype, node.shape) for node in (*outputs, *values)
     }
@@ -134,11 +134,12 @@ def _bytes(node: Node) -> Dim:
     return product(node.shape) * node.dtype.itemsize
 
 
-def _unique_names(nodes: list[Node], joint: Graph) -> dict[Node, str]:
+def _unique_names(outputs: tuple[Node, ...], values: list[Node], joint: Graph) -> dict[Node, str]:
+    """The user's names where there are any; outputs are otherwise called "out", as the forward calls them."""
     taken = {leaf.source.name for leaf in joint.inputs if isinstance(leaf.source, n.Input)}
     names: dict[Node, str] = {}
-    for node in nodes:
-        stem = joint.builder.names.get(node) or _stem(node)
+    for node in dict.fromkeys((*(o for o in outputs if o not in joint.inputs), *values)):
+        stem = joint.builder.names.get(node) or ("out" if node in outputs else _stem(node))
         name, k = stem, 1
         while name in taken:
             name, k = f"{stem}_{k}", k + 1
@@ -214,9 +215,9 @@ def _is_dear(node: Node) -> bool:
 
 
 def _price(node: Node, primals: set[Node], outputs: set[Node], hints: Mapping[str, int]) -> float:
-    """Bytes moved to keep a value; at a tie, what is nearest the inputs wins, and views lose to operands."""
+    """Bytes moved to keep a value. At a tie the later value wins (it saves arithmetic), but views lose to operands."""
     size = evaluate(_bytes(node), hints)
-    small = 1e-6 * (node.id + 1)
+    small = 1e-3 / (node.id + 2)
     if node in outputs:
         return size  # at a tie with what it was made from: it saves the arithmetic too
     if node in primals:
