@@ -35,7 +35,9 @@ class TgcError(Exception):
         self.message, self.line, self.hint = message, line, hint
         parts = [message]
         if line is not None:
-            parts.append(f"  at {line.file}:{line.number}" + (f"\n    {line.text}" if line.text else ""))
+            parts.append(
+                f"  at {line.file}:{line.number}" + (f"\n    {line.text}" if line.text else "")
+            )
         if hint:
             parts.append(f"  hint: {hint}")
         super().__init__("\n".join(parts))

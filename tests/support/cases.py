@@ -58,7 +58,7 @@ def softmax_vector() -> Graph:
     """One row: small enough for a program, or a fold in two stages and its use."""
     g = Builder()
     x = g.input("x", d.float32, (N,))
-    everywhere = lambda v: g.broadcast(v, shape=(N,), dims=())  # noqa: E731
+    everywhere = lambda v: g.broadcast(v, shape=(N,), dims=())
     e = g.map("exp", g.map("sub", x, everywhere(g.fold("max", x, axes=(0,)))))
     return g.graph(
         "softmax_vector", (x,), (g.map("div", e, everywhere(g.fold("sum", e, axes=(0,)))),)

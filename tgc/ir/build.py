@@ -68,7 +68,9 @@ class Builder:
         finally:
             self.line = saved
 
-    def _intern(self, kind: type[N], args: tuple[Node, ...], dtype: DType, shape: Shape, **fields: Any) -> N:
+    def _intern(
+        self, kind: type[N], args: tuple[Node, ...], dtype: DType, shape: Shape, **fields: Any
+    ) -> N:
         key = (kind, tuple(a.id for a in args), dtype.name, shape, *fields.values())
         node = self._table.get(key)
         if node is None:
@@ -92,13 +94,21 @@ class Builder:
 
     def inputs(self) -> tuple[Leaf, ...]:
         """Every input made so far, in order."""
-        return tuple(n for n in self._table.values() if isinstance(n, Leaf) and isinstance(n.source, Input))
+        return tuple(
+            n for n in self._table.values() if isinstance(n, Leaf) and isinstance(n.source, Input)
+        )
 
     def const(self, value: Any, dtype: DType | str, shape: Shape = ()) -> Leaf:
         """A constant of the given shape. `value` is a Python number or a `Size`."""
         dtype = _dtype(dtype)
         if not isinstance(value, Size):
-            value = float(value) if dtype.is_float else bool(value) if dtype is dtypes.bool_ else int(value)
+            value = (
+                float(value)
+                if dtype.is_float
+                else bool(value)
+                if dtype is dtypes.bool_
+                else int(value)
+            )
         return self._intern(Leaf, (), dtype, shape, source=Const(const_key(value, dtype), value))
 
     def like(self, node: Node, value: Any) -> Leaf:
@@ -127,16 +137,23 @@ class Builder:
         shape = args[0].shape
         for arg in args[1:]:
             if arg.shape != shape:
-                raise ShapeError(f"{op}: operands have shapes {shape} and {arg.shape}", line=self.line)
+                raise ShapeError(
+                    f"{op}: operands have shapes {shape} and {arg.shape}", line=self.line
+                )
         values = args[1:] if op == "where" else args
         if any(v.dtype is not values[0].dtype for v in values):
-            raise DTypeError(f"{op}: operands have dtypes {', '.join(v.dtype.name for v in values)}", line=self.line)
+            raise DTypeError(
+                f"{op}: operands have dtypes {', '.join(v.dtype.name for v in values)}",
+                line=self.line,
+            )
         if op == "where" and args[0].dtype is not dtypes.bool_:
             raise DTypeError("where: the condition must be bool", line=self.line)
         if op == "cast":
             if dtype is None:
                 raise DTypeError("cast needs a dtype", line=self.line)
-            return args[0] if dtype is args[0].dtype else self._intern(Map, args, dtype, shape, op=op)
+            return (
+                args[0] if dtype is args[0].dtype else self._intern(Map, args, dtype, shape, op=op)
+            )
         result = dtypes.bool_ if spec.result == "bool" else values[0].dtype
         return self._intern(Map, args, result, shape, op=op)
 
@@ -170,7 +187,9 @@ class Builder:
     def slice(self, x: Node, *, start: Shape, stop: Shape, step: tuple[int, ...]) -> Node:
         return self.view(x, Slice(tuple(start), tuple(stop), tuple(step)))
 
-    def pad(self, x: Node, *, before: Shape, after: Shape, interior: tuple[int, ...] | None = None) -> Node:
+    def pad(
+        self, x: Node, *, before: Shape, after: Shape, interior: tuple[int, ...] | None = None
+    ) -> Node:
         return self.view(x, Pad(tuple(before), tuple(after), interior or (0,) * x.ndim))
 
     def flip(self, x: Node, *, axes: tuple[int, ...]) -> Node:
@@ -191,7 +210,9 @@ class Builder:
         x = xs[0]
         axes = tuple(sorted(axes))
         if any(not 0 <= a < x.ndim for a in axes) or len(set(axes)) != len(axes):
-            raise ShapeError(f"axes {axes} do not fit a value of {x.ndim} dimensions", line=self.line)
+            raise ShapeError(
+                f"axes {axes} do not fit a value of {x.ndim} dimensions", line=self.line
+            )
         if mode == "reduce":
             if not axes:
                 return x
@@ -202,7 +223,15 @@ class Builder:
         if isinstance(monoid, Monoid):
             dtype = monoid.merge.outputs[output].dtype
         return self._intern(
-            Fold, tuple(xs), dtype, shape, monoid=monoid, axes=axes, mode=mode, output=output, reverse=reverse
+            Fold,
+            tuple(xs),
+            dtype,
+            shape,
+            monoid=monoid,
+            axes=axes,
+            mode=mode,
+            output=output,
+            reverse=reverse,
         )
 
     def take(self, x: Node, index: Node, *, axis: int) -> Node:
@@ -227,7 +256,9 @@ class Builder:
     ) -> Node:
         """A library routine; its caller declares the result's type."""
         fields = tuple(sorted((params or {}).items()))
-        return self._intern(Call, tuple(xs), _dtype(dtype), shape, name=name, params=fields, output=output)
+        return self._intern(
+            Call, tuple(xs), _dtype(dtype), shape, name=name, params=fields, output=output
+        )
 
     def monoid(
         self,
@@ -259,7 +290,12 @@ class Builder:
                 new = self.view(args[0], node.movement)
             elif isinstance(node, Fold):
                 new = self.fold(
-                    node.monoid, *args, axes=node.axes, mode=node.mode, output=node.output, reverse=node.reverse
+                    node.monoid,
+                    *args,
+                    axes=node.axes,
+                    mode=node.mode,
+                    output=node.output,
+                    reverse=node.reverse,
                 )
             elif isinstance(node, Take):
                 new = self.take(args[0], args[1], axis=node.axis)
@@ -267,7 +303,12 @@ class Builder:
                 new = self.put(args[0], args[1], axis=node.axis, extent=node.shape[node.axis])
             elif isinstance(node, Call):
                 new = self.call(
-                    node.name, *args, dtype=node.dtype, shape=node.shape, params=dict(node.params), output=node.output
+                    node.name,
+                    *args,
+                    dtype=node.dtype,
+                    shape=node.shape,
+                    params=dict(node.params),
+                    output=node.output,
                 )
             else:
                 raise TypeError(f"a {type(node).__name__} has no arguments")
@@ -275,7 +316,9 @@ class Builder:
             self.names.setdefault(new, self.names[node])
         return new
 
-    def graph(self, name: str, inputs: tuple[Leaf, ...], outputs: tuple[Node, ...], **effects: Any) -> Graph:
+    def graph(
+        self, name: str, inputs: tuple[Leaf, ...], outputs: tuple[Node, ...], **effects: Any
+    ) -> Graph:
         """A function of this builder's nodes."""
         return Graph(name, inputs, outputs, self, **effects)
 
@@ -288,7 +331,9 @@ def _check_index(x: Node, index: Node, axis: int, line: Line | None) -> None:
     if index.dtype.kind not in ("int", "uint"):
         raise DTypeError(f"an index must be an integer, not {index.dtype.name}", line=line)
     if x.ndim != index.ndim or not 0 <= axis < x.ndim:
-        raise ShapeError(f"gather: value {x.shape} and index {index.shape} along axis {axis}", line=line)
+        raise ShapeError(
+            f"gather: value {x.shape} and index {index.shape} along axis {axis}", line=line
+        )
 
 
 def _is_identity(movement: Movement, ndim: int) -> bool:
@@ -312,7 +357,11 @@ def moved_shape(shape: Shape, movement: Movement, line: Line | None = None) -> S
     ndim = len(shape)
     if isinstance(movement, Broadcast):
         dims, out = movement.dims, movement.shape
-        if len(dims) != ndim or list(dims) != sorted(set(dims)) or any(not 0 <= d < len(out) for d in dims):
+        if (
+            len(dims) != ndim
+            or list(dims) != sorted(set(dims))
+            or any(not 0 <= d < len(out) for d in dims)
+        ):
             raise ShapeError(f"cannot broadcast {shape} to {out} along {dims}", line=line)
         if any(s not in (1, out[d]) for s, d in zip(shape, dims, strict=True)):
             raise ShapeError(f"cannot broadcast {shape} to {out}", line=line)
@@ -327,16 +376,23 @@ def moved_shape(shape: Shape, movement: Movement, line: Line | None = None) -> S
         return movement.shape
     if isinstance(movement, Slice):
         if not len(movement.start) == len(movement.stop) == len(movement.step) == ndim:
-            raise ShapeError(f"a slice of {len(movement.start)} axes does not fit {shape}", line=line)
+            raise ShapeError(
+                f"a slice of {len(movement.start)} axes does not fit {shape}", line=line
+            )
         return tuple(
-            cdiv(b - a, s) for a, b, s in zip(movement.start, movement.stop, movement.step, strict=True)
+            cdiv(b - a, s)
+            for a, b, s in zip(movement.start, movement.stop, movement.step, strict=True)
         )
     if isinstance(movement, Pad):
         if not len(movement.before) == len(movement.after) == len(movement.interior) == ndim:
-            raise ShapeError(f"a pad of {len(movement.before)} axes does not fit {shape}", line=line)
+            raise ShapeError(
+                f"a pad of {len(movement.before)} axes does not fit {shape}", line=line
+            )
         return tuple(
             b + a + d + (d - 1) * i if i else b + a + d
-            for d, b, a, i in zip(shape, movement.before, movement.after, movement.interior, strict=True)
+            for d, b, a, i in zip(
+                shape, movement.before, movement.after, movement.interior, strict=True
+            )
         )
     if any(not 0 <= a < ndim for a in movement.axes):
         raise ShapeError(f"cannot flip axes {movement.axes} of {ndim}", line=line)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, Union
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from tgc.errors import Line
 from tgc.ir.dtypes import DType
@@ -52,7 +52,7 @@ class Const:
     """
 
     key: str
-    value: Union[bool, int, float, Dim] = field(compare=False)
+    value: bool | int | float | Dim = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Draw:
     number: int
 
 
-Source: TypeAlias = Union[Input, Const, Iota, Draw]
+Source: TypeAlias = Input | Const | Iota | Draw
 
 
 # --- movements ------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Flip:
     name: ClassVar[str] = "flip"
 
 
-Movement: TypeAlias = Union[Broadcast, Permute, Reshape, Slice, Pad, Flip]
+Movement: TypeAlias = Broadcast | Permute | Reshape | Slice | Pad | Flip
 
 
 # --- monoids --------------------------------------------------------------------------------------------------------

@@ -23,7 +23,11 @@ def rebuild(
     for node in reachable(roots):
         if node in done:
             continue
-        new = node if isinstance(node, Leaf) else graph.builder.remake(node, tuple(done[a] for a in node.args))
+        new = (
+            node
+            if isinstance(node, Leaf)
+            else graph.builder.remake(node, tuple(done[a] for a in node.args))
+        )
         with graph.builder.at(node.line):
             replacement = visit(new)
         if replacement is not None and replacement is not new:

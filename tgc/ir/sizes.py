@@ -154,7 +154,7 @@ def _collect(terms: list[tuple[Monomial, int]]) -> Dim:
         return 0
     if tuple(kept) == ((),):
         return kept[()]
-    key = lambda item: (-len(item[0]), tuple(map(_order, item[0])))  # noqa: E731
+    key = lambda item: (-len(item[0]), tuple(map(_order, item[0])))
     return Size(tuple(sorted(kept.items(), key=key)))
 
 

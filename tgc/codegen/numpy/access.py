@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tgc.ir.sizes import (
-    Dim,
     Atom,
+    Dim,
     PowerOfTwo,
     Size,
     exact_quotient,
