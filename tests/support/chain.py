@@ -39,8 +39,8 @@ class Numpy:
 
     target = TINY
 
-    def __init__(self, *plans: Plan) -> None:
-        self.source = emit(plans, self.target)
+    def __init__(self, *plans: Plan, target: Target = TINY) -> None:
+        self.source = emit(plans, target)
         self.module = types.ModuleType("emitted")
         exec(compile(self.source, "emitted", "exec"), self.module.__dict__)
         names = {name: getattr(np, name) for name in dir(np) if not name.startswith("__")}
@@ -59,10 +59,10 @@ class Triton:
 
     target = TINY_TRITON
 
-    def __init__(self, *plans: Plan, folder: Path) -> None:
+    def __init__(self, *plans: Plan, folder: Path, target: Target = TINY_TRITON) -> None:
         from tests.support.emitted import load_text
 
-        self.source = emit(plans, self.target)
+        self.source = emit(plans, target)
         self.module = load_text(self.source, folder)
 
     def __call__(self, plan: Plan, inputs: Sequence[Array]) -> list[Array]:
