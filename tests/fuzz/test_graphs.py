@@ -118,27 +118,27 @@ def through(
         check(got, reference(graph, arrays, seeds))
 
 
-@examples(60)
+@examples(150)
 @given(graphs())
 def test_numpy_value_and_gradient(case: Case) -> None:
     through(case, case.arrays, Numpy)
 
 
-@examples(40)
+@examples(100)
 @given(graphs(size=9))
 def test_numpy_beyond_a_block(case: Case) -> None:
     sizes = {"n": 11, "m": 19}
     through(case, chain.sizes_like(case.graph, case.arrays, sizes, np.random.default_rng(4)), Numpy)
 
 
-@examples(20)
+@examples(60)
 @given(case=graphs(size=10))
 def test_interpreted_triton_value_and_gradient(case: Case, tmp_path: Path) -> None:
     pytest.importorskip("triton")
     through(case, case.arrays, chain.Triton, folder=tmp_path)
 
 
-@examples(40)
+@examples(100)
 @given(graphs(special=True, dtype=dtypes.float32))
 def test_numpy_keeps_special_values(case: Case) -> None:
     """NaN, infinities and overflow come out where IEEE puts them."""
@@ -156,7 +156,7 @@ def casts(graph: Graph) -> list[Map]:
     return [v for v in graph.nodes() if isinstance(v, Map) and v.op == "cast"]
 
 
-@examples(40)
+@examples(100)
 @given(graphs(smooth=True, size=8))
 def test_first_gradient_as_torch_has_it(case: Case) -> None:
     graph = shown(case)
@@ -166,7 +166,7 @@ def test_first_gradient_as_torch_has_it(case: Case) -> None:
     agrees_with_torch(got, by_autograd(graph, case.arrays, seeds))
 
 
-@examples(25)
+@examples(80)
 @given(graphs(smooth=True, size=5))
 def test_second_gradient_as_torch_has_it(case: Case) -> None:
     """The gradient's own training pair: its values, and its cotangents, against double backward."""

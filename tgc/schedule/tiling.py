@@ -129,10 +129,13 @@ def tile(flat: Flat, facts: Facts, target: Target) -> Tiled:
     """Choose a kind and a block for each axis and arrange the body in loops where needed.
 
     Raises:
-        Conflict: partial results of a row that does not fit a program, or along different axes.
+        Conflict: partial results of a row that does not fit a program, along different axes, or along one that a
+            program must see whole.
     """
     inner = inner_axes(flat)
     split = split_axis(flat, inner)
+    if split is None and flat.partials:
+        raise Conflict  # what would be divided among programs, one of them must see whole
     if split is not None:
         if any(split not in fold.over for fold, _ in flat.partials):
             raise Conflict
