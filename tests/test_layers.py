@@ -170,6 +170,7 @@ def test_every_module_says_why_it_exists() -> None:
 
 def run_python(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's second import finds bytecode
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )

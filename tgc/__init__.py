@@ -77,7 +77,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tgc' has no attribute {name!r}")
     if name in _FOLDERS:  # `from tgc import trees` asks here before it imports the module
         raise AttributeError(f"module 'tgc' has no attribute {name!r} yet")
-    home = _HOMES.get(name, "tgc.trace.namespace")
+    home = _HOMES.get(name)
+    if home is None:
+        home = "tgc.trace.namespace"
+        importlib.import_module("tgc.api")  # what runs these functions outside a trace
     try:
         value = getattr(importlib.import_module(home), name)
     except AttributeError:

@@ -209,11 +209,11 @@ def run_demo(options: argparse.Namespace) -> int:
         shapes = tgc.spec("f32[n]"), tgc.spec("f32[n]")
         print(cli.heading("its graph"), compiled.lower(*shapes).graph, sep="\n")
         for title, where in (
-            ("Triton, for sm_90", {"target": "sm_90"}),
-            ("numpy", {"backend": "numpy"}),
+            ("Triton, for sm_90", "sm_90"),
+            ("numpy", "numpy"),
         ):
             start = time.perf_counter()
-            lowered = both.lower(*shapes, **where)
+            lowered = both.lower(*shapes, target=where)
             took = cli.milliseconds(time.perf_counter() - start)
             print(cli.heading(f"its value and gradient in {title} ({took} to compile)"))
             print(lowered.source)

@@ -11,6 +11,7 @@ from tgc.lowered import Lowered, lower_graph
 from tgc.pipeline import Pipeline
 from tgc.runtime import tensors
 from tgc.runtime.dispatch import Dispatcher
+from tgc.trace.namespace import set_eager
 from tgc.trace.run import trace
 
 PRECISIONS = ("fused", "eager")
@@ -137,6 +138,9 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     if function is None:
         return functools.partial(Compiled, **options)
     return Compiled(function, **options)
+
+
+set_eager(jit)  # tgc.exp(x) outside a trace is a compiled function of its own
 
 
 def _target(values: Sequence[Any], backend: str | None, target: str | None) -> str:

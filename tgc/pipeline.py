@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgc.errors import BackendError
@@ -268,9 +269,10 @@ def _report(
     if settings.debug >= level:
         print(shown, file=sys.stderr)
     if settings.dump is not None:
-        settings.dump.mkdir(parents=True, exist_ok=True)
-        number = len(list(settings.dump.iterdir()))
-        (settings.dump / f"{number:04}-{name}-{step}.txt").write_text(shown, encoding="utf-8")
+        folder = Path(settings.dump)
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.iterdir()))
+        (folder / f"{number:04}-{name}-{step}.txt").write_text(shown, encoding="utf-8")
 
 
 # --- what a pair keeps ----------------------------------------------------------------------------

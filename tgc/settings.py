@@ -21,7 +21,6 @@ import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 
@@ -36,11 +35,12 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def _cache_dir() -> Path:
+def _cache_dir() -> str:
     given = os.environ.get("TGC_CACHE_DIR")
     if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tgc"
+        return given
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(home, "tgc")
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Settings:
     """One value per switch; the table above documents each."""
 
     backend: str | None
-    cache_dir: Path
+    cache_dir: str | os.PathLike[str]
     cache_bytes: int
     debug: int
-    dump: Path | None
+    dump: str | os.PathLike[str] | None
     verify: bool
     threads: int
     disable: bool
@@ -59,13 +59,12 @@ class Settings:
     @staticmethod
     def from_environment() -> Settings:
         """Read the TGC_* variables once."""
-        dump = os.environ.get("TGC_DUMP")
         return Settings(
             backend=os.environ.get("TGC_BACKEND") or None,
             cache_dir=_cache_dir(),
             cache_bytes=int(os.environ.get("TGC_CACHE_BYTES", str(256 << 20))),
             debug=int(os.environ.get("TGC_DEBUG", "0")),
-            dump=Path(dump) if dump else None,
+            dump=os.environ.get("TGC_DUMP") or None,
             verify=_flag("TGC_VERIFY", True),
             threads=int(os.environ.get("TGC_THREADS", "0")) or _cores(),
             disable=_flag("TGC_DISABLE", False),

@@ -142,6 +142,20 @@ def random(g):
 """,
         [(3, 3, 3)],
     ),
+    # Scheduler: partial results of a value that lacks an axis of the result were stored without it.
+    "column sums of what is the same in every column": (
+        """
+def random(g):
+    n, m = g.sizes("n m")
+    x = g.input("x", "f64", (n,))
+    y = g.input("y", "f64", (n, m))
+    v0 = g.broadcast(x, shape=(n, m), dims=(0,))
+    v1 = g.fold("max", v0, axes=(0,))
+    v2 = g.map("sub", y, g.broadcast(v1, shape=(n, m), dims=(1,)))
+    return v1, v2
+""",
+        [(40,), (40, 5)],
+    ),
     # Scheduler: three axes that do not merge and do not fit a program, all folded.
     "the sum of a padded cube": (
         """

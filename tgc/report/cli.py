@@ -114,7 +114,7 @@ def gpus() -> list[str]:
 
 def cache_folder() -> str:
     """Where emitted sources are kept, with the number of files and their size."""
-    folder = current().cache_dir
+    folder = Path(current().cache_dir)
     if not folder.exists():
         return f"{folder} (empty)"
     files = [path for path in folder.rglob("*") if path.is_file()]

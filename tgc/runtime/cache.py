@@ -270,16 +270,16 @@ def key_of(*parts: str) -> str:
     return digest.hexdigest()[:40]
 
 
-_open: dict[tuple[Path, int], Cache] = {}
+_open: dict[tuple[str, int], Cache] = {}
 _open_lock = threading.Lock()
 
 
 def cache() -> Cache:
     """The cache of the settings in force."""
     settings = current()
-    place = (settings.cache_dir, settings.cache_bytes)
+    place = (os.fspath(settings.cache_dir), settings.cache_bytes)
     found = _open.get(place)
     if found is None:
         with _open_lock:
-            found = _open.setdefault(place, Cache(*place))
+            found = _open.setdefault(place, Cache(Path(place[0]), place[1]))
     return found

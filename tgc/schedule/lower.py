@@ -183,7 +183,9 @@ class Lowering:
         kept = (i for k, i in enumerate(index) if k not in node.axes)
         for i, stride in zip(kept, buffer.strides[1:], strict=True):
             where = ix.add(where, ix.scale(i, stride))
-        return fold, Store(buffer.name, where, fold.name, axes)
+        everywhere = {t for t, _ in where.terms if isinstance(t, str)}.union(axes)
+        stored = tuple(a for a in self.axes if a in everywhere)
+        return fold, Store(buffer.name, where, fold.name, stored)
 
     def _check(self) -> None:
         """Every fold in place must see all of the kernel's axes, and all must reduce the same ones."""

@@ -215,14 +215,17 @@ def _is_dear(node: Node) -> bool:
 
 
 def _price(node: Node, primals: set[Node], outputs: set[Node], hints: Mapping[str, int]) -> float:
-    """Bytes moved to keep a value. At a tie the later value wins (it saves arithmetic), but views lose to operands."""
+    """Bytes moved to keep a value, a little more for one that would not live anyway.
+
+    At a tie the later value wins (it saves arithmetic), but views lose to their operands.
+    """
     size = evaluate(_bytes(node), hints)
     small = 1e-3 / (node.id + 2)
     if node in outputs:
         return size  # at a tie with what it was made from: it saves the arithmetic too
     if node in primals:
         return size + small
-    return 2 * size + small + (1e-3 if isinstance(node, View | Take) else 0.0)
+    return 2.002 * size + small + (1e-3 if isinstance(node, View | Take) else 0.0)
 
 
 class _Network:

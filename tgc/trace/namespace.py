@@ -27,6 +27,8 @@ def set_eager(compile: Callable[[Callable[..., Any]], Callable[..., Any]]) -> No
 
 
 def _function(name: str, spelling: Spelling) -> Callable[..., Any]:
+    compiled: dict[str, Callable[..., Any]] = {}
+
     def function(*args: Any, **kwargs: Any) -> Any:
         if active() is not None:
             return spelling(*args, **kwargs)
@@ -35,7 +37,10 @@ def _function(name: str, spelling: Spelling) -> Callable[..., Any]:
                 f"tgc.{name} outside a compiled function",
                 hint="decorate the function with @tgc.jit",
             )
-        return _eager[0](lambda *arrays: spelling(*arrays, **kwargs))(*args)
+        options = repr(sorted(kwargs.items()))
+        if options not in compiled:
+            compiled[options] = _eager[0](lambda *arrays: spelling(*arrays, **kwargs))
+        return compiled[options](*args)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = spelling.function.__doc__ or f"Elementwise {name}."

@@ -253,7 +253,7 @@ def _path_of(func: Any) -> str:
 def _mode_class(torch: Any) -> Callable[[], AbstractContextManager[Any]]:
     from torch.overrides import TorchFunctionMode
 
-    class Mode(TorchFunctionMode):  # type: ignore[misc]
+    class Mode(TorchFunctionMode):
         """Every torch call of the traced function comes here first."""
 
         def __torch_function__(

@@ -163,7 +163,7 @@ class _SizeOnly(SymbolicInt):
 def _torch_class(torch: Any) -> type:
     """A SymbolicInt that torch's argument parsers accept where an integer is asked for."""
 
-    class TorchSymbolicInt(SymbolicInt, torch.SymInt):  # type: ignore[misc]
+    class TorchSymbolicInt(SymbolicInt, torch.SymInt):
         def __init__(self, size: Size) -> None:
             self.size = size
 
