@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import tgc
 from kernels.definitions import DEFINITIONS, Definition
 
+TYPICAL = {"rows": 4096, "cols": 1024, "n": 1_000_000}
 FOLDER = Path(__file__).parent / "generated"
 TARGETS: dict[str, dict[str, str]] = {
     "triton": {"target": "sm_90"},
@@ -27,9 +29,14 @@ def path_of(definition: Definition, backend: str) -> Path:
     return FOLDER / f"{definition.name}_{backend}.py"
 
 
+def _typical(text: str) -> str:
+    """A spec whose symbols come with the extents that decide what sizes decide."""
+    return re.sub(r"[a-z]+(?=[,\]])", lambda found: f"{found[0]}={TYPICAL[found[0]]}", text)
+
+
 def source_of(definition: Definition, backend: str) -> str:
     """The emitted module, forward and gradient, which can be run as a script."""
-    specs = [tgc.spec(text) for text in definition.specs]
+    specs = [tgc.spec(_typical(text)) for text in definition.specs]
     lowered = tgc.jit(definition.function).lower(*specs, grad=True, **TARGETS[backend])
     return lowered.script
 

@@ -162,7 +162,9 @@ def product() -> Graph:
     g = Builder()
     x, w = g.input("x", d.float32, (N, M)), g.input("w", d.float32, (M, K))
     cube = (N, M, K)
-    times = g.map("mul", g.broadcast(x, shape=cube, dims=(0, 1)), g.broadcast(w, shape=cube, dims=(1, 2)))
+    times = g.map(
+        "mul", g.broadcast(x, shape=cube, dims=(0, 1)), g.broadcast(w, shape=cube, dims=(1, 2))
+    )
     return g.graph("product", (x, w), (g.fold("sum", times, axes=(1,)),))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tgc.ir.sizes import Atom, Dim, PowerOfTwo, Size
+from tgc.kernel.ir import Plan
 
 RESERVED = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist) | frozenset(dir(builtins))
 
@@ -98,3 +99,13 @@ def _length(dim: Dim) -> int:
 def _factor_text(atom: Atom, names: Mapping[str, str]) -> str:
     text = _atom_text(atom, names)
     return text if isinstance(atom, str) or text.startswith("-(") else f"({text})"
+
+
+def module_title(plans: Sequence[Plan], width: int) -> str:
+    """The functions of an emitted module and the formula of the first result, on one line of a docstring."""
+    names = ", ".join(plan.name for plan in plans)
+    formulas = [line for plan in plans for kernel in plan.kernels for line in kernel.formula]
+    wanted = [line for line in formulas if line.startswith(f"{plans[0].outputs[0]} = ")]
+    title = ": ".join([names, *(wanted or formulas)[:1]])
+    title = title.replace("\\", "/").replace('"', "'")
+    return title if len(title) <= width else title[: width - 3] + "..."

@@ -73,7 +73,8 @@ _SPEC = re.compile(r"\s*(\w+)\s*\[(.*)\]\s*")
 def spec(text: str) -> ArraySpec:
     """The type of an array, for lowering without one: `spec("bf16[4096,n]")`.
 
-    Integers are fixed extents, names are symbols (the same name is the same extent, two at least), `f32[]` is 0-d.
+    Integers are fixed extents, names are symbols (the same name is the same extent, two at least), `f32[]` is 0-d. A
+    symbol may come with a typical extent, `f32[n=1000000]`, by which choices are made that sizes decide.
 
     Raises:
         DTypeError: the element type is unknown.
@@ -95,7 +96,8 @@ def spec(text: str) -> ArraySpec:
 def _extent(part: str, text: str) -> int | str:
     if part.isdecimal():
         return int(part)
-    if part.isidentifier():
+    name, _, typical = part.partition("=")
+    if name.isidentifier() and (typical.isdecimal() or part == name):
         return part
     raise ShapeError(f'extent "{part}" of "{text}" is neither an integer >= 0 nor a name')
 

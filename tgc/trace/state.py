@@ -79,9 +79,11 @@ class Sizes:
             self._of_extent[extent] = self._symbol(next(self._free), extent)
         return self._of_extent[extent]
 
-    def _named(self, name: str) -> Dim:
+    def _named(self, extent: str) -> Dim:
+        name, _, typical = extent.partition("=")
         if name not in self._of_name:
-            self._of_name[name] = self._symbol(name, SPEC_HINT * (len(self._of_name) + 1))
+            hint = int(typical) if typical else SPEC_HINT * (len(self._of_name) + 1)
+            self._of_name[name] = self._symbol(name, hint)
         return self._of_name[name]
 
     def _symbol(self, name: str, extent: int) -> Dim:

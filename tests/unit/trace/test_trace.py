@@ -512,3 +512,10 @@ def test_a_leaked_tracer_cannot_be_used() -> None:
     trace(lambda x: leaked.append(x), (torch.ones(3),))
     with pytest.raises(TraceError, match="after the function returned"):
         leaked[0] + 1
+
+
+def test_a_symbol_may_come_with_a_typical_extent() -> None:
+    traced = trace(lambda x, y: x + y, (spec("f32[n=1000000]"), spec("f32[n]")), {})
+    assert traced.hints == {"n": 1000000}
+    with pytest.raises(ShapeError, match="n=x"):
+        spec("f32[n=x]")

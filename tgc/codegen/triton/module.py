@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tgc.codegen.naming import module_title
 from tgc.codegen.triton import prelude
 from tgc.codegen.triton.expressions import WIDTH
 from tgc.codegen.triton.host import HostWriter
@@ -66,7 +67,7 @@ def emit(plans: Sequence[Plan]) -> str:
     called = helpers_in("\n".join(sources))
     helpers = ["@triton.jit" + HELPERS[name] for name in called]
     functions = [inspect.getsource(getattr(prelude, n)) for n in _host_functions(hosts)]
-    header = _HEADER.format(title=_title(plans))
+    header = _HEADER.format(title=module_title(plans, WIDTH - 4))
     return "\n\n".join([header, *helpers, *sources, *functions, *hosts])
 
 
@@ -96,12 +97,3 @@ def _unique(
 def _host_functions(hosts: Sequence[str]) -> list[str]:
     text = "\n".join(hosts)
     return [name for name in ("lanes", "warps") if f"{name}(" in text]
-
-
-def _title(plans: Sequence[Plan]) -> str:
-    """The functions of the module and the first formula, on one line."""
-    names = ", ".join(plan.name for plan in plans)
-    formulas = [line for plan in plans for kernel in plan.kernels for line in kernel.formula]
-    title = f"{names}: {formulas[0]}" if formulas else names
-    title = title.replace("\\", "/").replace('"', "'")
-    return title if len(title) <= WIDTH - 4 else title[: WIDTH - 7] + "..."
