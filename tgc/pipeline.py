@@ -124,7 +124,7 @@ class Pipeline:
         kept = tuple(s.name for s in pair.saved if s.kind == "value")
         first = ("out",) * len(graph.outputs) + kept
         forward = _schedule(pair.forward, target, hints, graph.name, numbers, first)
-        names = tuple(f"d{graph.inputs[i].source.name}" for i in chosen)  # type: ignore[union-attr]
+        names = tuple(f"d_{graph.inputs[i].source.name}" for i in chosen)  # type: ignore[union-attr]
         backward = _schedule(pair.backward, target, hints, f"{graph.name}_backward", numbers, names)
         return Planned(
             forward,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tgc.ir.sizes import Dim, evaluate
+from tgc.ir.sizes import Dim, evaluate, exact_quotient
 from tgc.kernel.ir import Guard
 
 
@@ -35,6 +35,10 @@ class Facts:
             return size <= limit
         if self._bounds.get(size, limit + 1) <= limit:
             return True
+        for bounded, bound in self._bounds.items():
+            rest = exact_quotient(size, bounded)
+            if rest is not None and self.value(rest) <= limit // bound:
+                return self.at_most(rest, limit // bound)
         if self.value(size) <= limit:
             self._high[size] = min(limit, self._high.get(size, limit))
             return True
