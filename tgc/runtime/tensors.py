@@ -19,6 +19,7 @@ import numpy as np
 from tgc.errors import BackendError, DeviceError, DTypeError, UnsupportedOpError
 from tgc.ir.dtypes import BY_NAME, DType
 from tgc.settings import current
+from tgc.trace.state import calling_line
 
 NUMBERS = (bool, int, float)
 Convert = Callable[[Any], Any]
@@ -59,6 +60,7 @@ def device_of(values: Sequence[Any]) -> Any:
         raise DeviceError(
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"{devices[0]} and {devices[1]}!",
+            line=calling_line(),
             hint="move the arguments to one device with .to(device) before the call",
         )
     return devices[0] if devices else None
@@ -134,6 +136,7 @@ def dtype_of(value: Any) -> DType:
     if found is None or (isinstance(value, np.ndarray) and not value.dtype.isnative):
         raise DTypeError(
             f"an argument has dtype {name}, which tgc does not compile",
+            line=calling_line(),
             hint="float64, float32, float16, bfloat16, int8 to int64, uint8 and bool (in native byte order) are",
         )
     return found

@@ -330,7 +330,11 @@ class Lowering:
 
     def _fold(self, node: Fold, index: tuple[Index, ...], mask: str | None) -> Operand:
         if node.mode != "reduce" or not isinstance(node.monoid, str):
-            raise UnsupportedOpError(f"a {node.mode} fold is not compiled yet", line=node.line)
+            raise UnsupportedOpError(
+                f"a {node.mode} along an axis is not compiled yet",
+                line=node.line,
+                hint="compute it outside the compiled function and pass the result as an argument",
+            )
         if mask is not None or contraction(node) is not None:
             raise Cut(node)
         kept = self._plain_axes(node, index)

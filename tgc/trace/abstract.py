@@ -143,7 +143,9 @@ def dtype_of(value: Any, name: str = "the argument", line: Line | None = None) -
     found = to_dtype(value.dtype)
     if found is None:
         raise DTypeError(
-            f"{name} has element type {value.dtype}, which tgc does not compile", line=line
+            f"{name} has element type {value.dtype}, which tgc does not compile",
+            line=line,
+            hint="float64, float32, float16, bfloat16, int8 to int64, uint8 and bool are; split complex numbers in two",
         )
     return found
 

@@ -207,7 +207,8 @@ def _broadcast_dim(a: Dim, b: Dim, shapes: Sequence[Shape], axis: int) -> Dim:
     shown = " and ".join(show_shape(s) for s in shapes)
     raise shape_error(
         f"The size of tensor a ({sizes.hint(a)}) must match the size of tensor b ({sizes.hint(b)}) "
-        f"at non-singleton dimension {axis}; shapes {shown}"
+        f"at non-singleton dimension {axis}; shapes {shown}",
+        "dimensions align at the right and only those of size 1 stretch: insert one with x[:, None] or unsqueeze",
     )
 
 

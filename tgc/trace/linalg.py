@@ -61,7 +61,8 @@ def _contract(a: Node, b: Node, axis: int) -> Node:
 def _same_inner(a: Dim, b: Dim, shapes: tuple[Shape, Shape], name: str) -> None:
     if not current().sizes.same(a, b):
         raise shape_error(
-            f"{name}: mat1 and mat2 shapes cannot be multiplied ({show_shape(shapes[0])} and {show_shape(shapes[1])})"
+            f"{name}: mat1 and mat2 shapes cannot be multiplied ({show_shape(shapes[0])} and {show_shape(shapes[1])})",
+            "the last dimension of the first must be the last but one of the second: transpose one with .mT",
         )
 
 

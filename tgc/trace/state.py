@@ -257,10 +257,7 @@ class Trace:
 
     def line(self) -> Line | None:
         """The innermost line of the user's source."""
-        frame: FrameType | None = sys._getframe(1)
-        inside = _inside()
-        while frame is not None and frame.f_code.co_filename.startswith(inside):
-            frame = frame.f_back
+        frame = _user_frame()
         if frame is None:
             return None
         if self.frame is None:
@@ -296,6 +293,21 @@ def _inside() -> tuple[str, ...]:
         folders = [os.path.dirname(os.path.abspath(f)) + os.sep for f in files]
         found = _INSIDE[torch is not None] = (*folders, "<frozen", "<__array_function__")
     return found
+
+
+def _user_frame() -> FrameType | None:
+    """The innermost frame that is neither tgc's nor torch's nor numpy's."""
+    frame: FrameType | None = sys._getframe(1)
+    inside = _inside()
+    while frame is not None and frame.f_code.co_filename.startswith(inside):
+        frame = frame.f_back
+    return frame
+
+
+def calling_line() -> Line | None:
+    """The user's line that called a compiled function: for errors met before it is traced."""
+    frame = _user_frame()
+    return None if frame is None else line_of(frame)
 
 
 def line_of(frame: FrameType) -> Line:
