@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from tgc.lowered import Lowered, lower_graph
 from tgc.pipeline import Pipeline
 from tgc.runtime import tensors
 from tgc.runtime.dispatch import Dispatcher
 from tgc.trace.namespace import set_eager
 from tgc.trace.run import trace
+
+if TYPE_CHECKING:
+    from tgc.lowered import Lowered
 
 PRECISIONS = ("fused", "eager")
 
@@ -72,6 +74,8 @@ class Compiled(Dispatcher):
         where = _target(values, backend or self.backend, target)
         numbers = tuple(a.name for a in traced.abstracts if a.container == "scalar")
         asked = tuple(i for i, a in enumerate(traced.abstracts) if a.requires_grad)
+        from tgc.lowered import lower_graph  # it imports the compiler, which a cached call needs not
+
         return lower_graph(
             self.pipeline,
             traced.graph,

@@ -10,6 +10,7 @@ A `Size` that turns out constant collapses to a Python `int`; functions below ta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from typing import TypeAlias, Union
 
@@ -60,6 +61,15 @@ def power_of_two(value: Dim) -> Dim:
     if isinstance(value, int):
         return 1 << max(value - 1, 0).bit_length()
     return Size((((PowerOfTwo(value),), 1),))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """`low <= size <= high`: what must hold of the sizes at hand for a plan to serve them; None is unbounded."""
+
+    size: Dim
+    low: int | None = None
+    high: int | None = None
 
 
 def _order(atom: Atom) -> str:

@@ -28,6 +28,7 @@ from typing import TypeAlias
 from tgc.errors import Line
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim
+from tgc.ir.sizes import Guard as Guard
 
 INT32_ELEMENTS = 2**31 - 2**20
 """Offsets into a buffer of at most so many elements are computed in 32 bits, where a `Guard` of the plan says so.
@@ -247,15 +248,6 @@ class Binding:
     buffer: str
     dim: int
     stride: bool = False
-
-
-@dataclass(frozen=True)
-class Guard:
-    """`low <= size <= high` must hold for this plan (a regime); None is unbounded."""
-
-    size: Dim
-    low: int | None = None
-    high: int | None = None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from typing import Any, Protocol, TypeVar
 from tgc.errors import ShapeError
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import Graph, Shape
-from tgc.ir.sizes import Atom, Dim, FloorDiv, PowerOfTwo, Size, evaluate
-from tgc.kernel.ir import Guard
+from tgc.ir.sizes import Atom, Dim, FloorDiv, Guard, PowerOfTwo, Size, evaluate
 from tgc.runtime.build import function_of
 from tgc.runtime.cache import Entry, cache, key_of
 from tgc.trace.guards import plain
