@@ -168,7 +168,8 @@ class IndexArrays:
         mask = self.body.operand(s.mask)
         fill = self.body.constants.name(Const(s.fill, s.dtype))
         if any(d == 0 for d in buffer.shape):
-            return f"np.full(np.shape({mask}), {fill})"
+            index = self.expression(s.index.terms, s.index.offset)
+            return f"np.full(np.broadcast({mask}, {index}).shape, {fill})"
         parts = split_index(buffer, s.index, self.body.extent_of, inside=False)
         if len(buffer.shape) == 1 and buffer.strides == (1,):
             array = self._array(buffer)
