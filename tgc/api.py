@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, overload
 
+from tgc.errors import BackendError
 from tgc.pipeline import Pipeline
 from tgc.runtime import tensors
 from tgc.runtime.dispatch import Dispatcher
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tgc.lowered import Lowered
 
 PRECISIONS = ("fused", "eager")
+BACKENDS = ("numpy", "triton")
 
 
 class Compiled(Dispatcher):
@@ -35,6 +37,10 @@ class Compiled(Dispatcher):
         fast_math: bool = False,
         static_argnames: Sequence[str] = (),
     ) -> None:
+        if not callable(function):
+            raise TypeError(f"tgc.jit takes a function, not {type(function).__name__}")
+        if backend not in (None, *BACKENDS):
+            raise _no_backend(backend)
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
@@ -71,10 +77,11 @@ class Compiled(Dispatcher):
         """
         traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
         values = [*traced.values, *traced.captured]
-        where = _target(values, backend or self.backend, target)
+        where = _target(values, backend or (None if target else self.backend), target)
         numbers = tuple(a.name for a in traced.abstracts if a.container == "scalar")
         asked = tuple(i for i, a in enumerate(traced.abstracts) if a.requires_grad)
-        from tgc.lowered import lower_graph  # it imports the compiler, which a cached call needs not
+        # Imported here, as it imports the compiler, which a cached call does without.
+        from tgc.lowered import lower_graph
 
         return lower_graph(
             self.pipeline,
@@ -148,11 +155,26 @@ set_eager(jit)  # tgc.exp(x) outside a trace is a compiled function of its own
 
 
 def _target(values: Sequence[Any], backend: str | None, target: str | None) -> str:
-    """The name of the target to lower for."""
+    """The name of the target to lower for.
+
+    Raises:
+        BackendError: there is no such backend, or it does not serve the target asked for.
+    """
+    if backend not in (None, *BACKENDS):
+        raise _no_backend(backend)
     if target is not None:
+        if backend is not None and (backend == "numpy") != (target == "numpy"):
+            raise BackendError(
+                f"the {backend} backend does not emit for the target {target!r}",
+                hint="give the target alone: it says which backend serves it",
+            )
         return target
     real = [v for v in values if tensors.is_tensor(v)]
     device = tensors.device_of(real)
     if device is not None and device.type == "cuda" and backend != "numpy":
         return tensors.architecture(device)
     return "sm_90" if backend == "triton" else "numpy"
+
+
+def _no_backend(backend: object) -> BackendError:
+    return BackendError(f"there is no backend {backend!r}", hint="numpy or triton")

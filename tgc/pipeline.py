@@ -9,6 +9,7 @@ none of them.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -191,7 +192,7 @@ def target_named(name: str) -> Target:
 
     if name == "numpy":
         return NUMPY
-    if name.startswith(("sm_", "gfx")):
+    if re.fullmatch(r"sm_\d+[af]?|gfx[0-9a-f]{3,}", name):
         return triton(name)
     raise BackendError(
         f"there is no target {name!r}", hint='"numpy", "sm_90" (NVIDIA) or "gfx942" (AMD)'

@@ -135,6 +135,8 @@ def _float_tracer(leaf: Any, number: int) -> Tracer:
 
 
 def _name(function: Function) -> str:
+    if not callable(function):
+        raise TypeError(f"a transform takes a function, not {type(function).__name__}")
     name = getattr(function, "__name__", "f")
     return name if name.isidentifier() else "f"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,31 @@ def test_a_transform_lowers_too() -> None:
 def test_unknown_targets_are_refused() -> None:
     with pytest.raises(tgc.errors.BackendError, match="no target"):
         tgc.jit(gelu).lower(tgc.spec("f32[n]"), target="h100")
+
+
+@pytest.mark.parametrize("target", ["sm_9x", "sm_", "gfx", "cuda"])
+def test_a_misspelt_target_is_refused(target: str) -> None:
+    with pytest.raises(tgc.errors.BackendError, match="no target"):
+        tgc.jit(gelu).lower(tgc.spec("f32[n]"), target=target)
+
+
+def test_a_backend_is_one_there_is() -> None:
+    with pytest.raises(tgc.errors.BackendError, match="no backend 'trition'"):
+        tgc.jit(gelu).lower(tgc.spec("f32[n]"), backend="trition")
+    with pytest.raises(tgc.errors.BackendError, match="no backend 'cuda'"):
+        tgc.jit(gelu, backend="cuda")
+
+
+@pytest.mark.parametrize(("backend", "target"), [("numpy", "sm_90"), ("triton", "numpy")])
+def test_a_backend_does_not_emit_for_the_other_one(backend: str, target: str) -> None:
+    with pytest.raises(tgc.errors.BackendError, match="does not emit for the target"):
+        tgc.jit(gelu).lower(tgc.spec("f32[n]"), backend=backend, target=target)
+
+
+@pytest.mark.parametrize("transform", [tgc.jit, tgc.grad, tgc.jacrev, tgc.hessian])
+def test_what_is_no_function_is_refused(transform: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="a function, not int"):
+        transform(3)
 
 
 def test_numpy_has_no_assembly() -> None:
