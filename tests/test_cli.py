@@ -94,6 +94,7 @@ def test_source_of_a_file(tmp_path: Path) -> None:
         (["source", "kernels.definitions:EPSILON", "f32[n]"], "is not a function"),
         (["source", "kernels.definitions:softmax"], "give one spec for each"),
         (["source", "kernels.definitions:softmax", "f33[n]"], "f33"),
+        (["source", "kernels.definitions:softmax", "f32[n, m]", "--target", "sm90"], "no target"),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else "",
 )

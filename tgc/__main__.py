@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="tgc", description="A tensor-graph compiler: fused kernels and their derivatives."
     )
+    version = f"tgc {cli.version_of('tgc') or 'in a folder, not installed'}"
+    top.add_argument("--version", action="version", version=version)
     commands = top.add_subparsers(required=True, metavar="command")
 
     demo = commands.add_parser("demo", help="compile a function, show it, check it, time it")
@@ -72,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
         "specs", nargs="*", metavar="spec", help="f32[rows, cols], bf16[4096, n], or a number"
     )
     source.add_argument("--grad", action="store_true", help="with the gradient's kernels")
-    source.add_argument("--backend", help="numpy, triton or llvm; default: by the target")
+    source.add_argument(
+        "--backend", choices=("numpy", "triton"), help="numpy or triton; default: by the target"
+    )
     source.add_argument("--target", help="a GPU to lower for, such as sm_90; none has to be there")
     source.set_defaults(command=run_source)
     return top

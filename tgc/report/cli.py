@@ -162,9 +162,10 @@ def load_function(name: str) -> Callable[..., Any]:
         and not key.startswith("_")
     )
     close = difflib.get_close_matches(attribute, there, n=3) or there
-    problem = "is not a function" if function is not None else "is not in it"
     raise TgcError(
-        f"{attribute!r} {problem}: {where}",
+        f"there is no {attribute!r} in {where}"
+        if function is None
+        else f"{attribute!r} in {where} is not a function",
         hint=f"it has {', '.join(close)}" if close else "it defines no function",
     )
 
