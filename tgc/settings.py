@@ -8,7 +8,6 @@
 | `debug` | `TGC_DEBUG` | 1 logs each compilation, 2 also graphs, 3 also kernels, 4 also sources |
 | `dump` | `TGC_DUMP` | a folder that receives every graph, kernel and source |
 | `verify` | `TGC_VERIFY` | verify graphs and kernels after every pass (on by default) |
-| `threads` | `TGC_THREADS` | threads of the CPU backends; default: the cores this process may use |
 | `disable` | `TGC_DISABLE` | run decorated functions as plain Python |
 
 Settings say what a program means or where it runs; tuning choices (block sizes) are not settings.
@@ -26,13 +25,6 @@ from typing import Any
 
 def _flag(name: str, default: bool) -> bool:
     return os.environ.get(name, "1" if default else "0").lower() not in ("", "0", "false", "no")
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
 
 
 def _cache_dir() -> str:
@@ -53,7 +45,6 @@ class Settings:
     debug: int
     dump: str | os.PathLike[str] | None
     verify: bool
-    threads: int
     disable: bool
 
     @staticmethod
@@ -66,7 +57,6 @@ class Settings:
             debug=int(os.environ.get("TGC_DEBUG", "0")),
             dump=os.environ.get("TGC_DUMP") or None,
             verify=_flag("TGC_VERIFY", True),
-            threads=int(os.environ.get("TGC_THREADS", "0")) or _cores(),
             disable=_flag("TGC_DISABLE", False),
         )
 

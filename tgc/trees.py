@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-KEYED = ("dict", "dataclass", "namedtuple")
-
 
 @dataclass(frozen=True)
 class TreeDef:

@@ -1,8 +1,8 @@
 """The operation table: the one place where a scalar operation exists.
 
-A record holds what every stage needs: the formula in sympy's spelling over `a`, `b`, `c` (from which partials,
-output forms and LaTeX are derived), the emitters of each backend, the expansion for backends without a primitive,
-the domain tests sample, the reference, and the error it is allowed. Adding an operation is adding a record; a table
+A record holds what every stage needs: the formula in sympy's spelling over `a`, `b`, `c` (from which the
+partials are derived), the emitters of each backend, the expansion for backends without a primitive, the domain tests
+sample, the reference, and the error it is allowed. Adding an operation is adding a record; a table
 test reports what is missing.
 
 `ties` says what torch does where the formula is not smooth: for `Max(a, b)` and the like, the weight `a` gets at

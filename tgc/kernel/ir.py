@@ -8,7 +8,7 @@ An axis is one of three kinds:
 
 | kind | Triton | numpy |
 |---|---|---|
-| `grid` | each program takes a tile of `block` | a loop over blocks, shared among threads |
+| `grid` | each program takes a tile of `block` | a loop over blocks |
 | `lane` | the whole extent lies in one tile | a full array dimension |
 | `loop` | a sequential loop inside the program, `block` at a time | likewise |
 
@@ -41,8 +41,9 @@ The room left is for the lanes of a tile that overrun the end.
 class Axis:
     """An iteration axis of `extent` elements.
 
-    `block`: elements per tile; None for a lane axis (the tile is the extent, rounded up to a power of two where the
-    backend wants that, as a `block` already is). `split`: for a loop axis divided among programs, elements per program.
+    `block`: elements per tile, which may depend on the sizes of the lanes beside it (for Triton it is a power of two);
+    None for a lane axis, whose tile is the extent, rounded up where the backend wants that. `split`: for a loop axis
+    divided among programs, elements per program.
     """
 
     name: str
@@ -200,7 +201,7 @@ Statement: TypeAlias = Load | Iota | Op | Reduce | Store | Loop
 
 @dataclass(frozen=True)
 class Kernel:
-    """One launch. `sizes` are the size symbols it takes; `formula` and `lines` say what it computes and for whom."""
+    """One launch. `sizes` are the size and stride symbols its code mentions; `formula` says what it computes."""
 
     name: str
     axes: tuple[Axis, ...]

@@ -40,11 +40,10 @@ class Form:
 
 @dataclass(frozen=True)
 class Score:
-    """What a form did: the worst and the 99th-percentile error in ULP, and the operands of the worst."""
+    """What a form did: its worst error in ULP, and the operands where it was met."""
 
     form: Form
     worst: float
-    typical: float
     where: tuple[float, ...]
 
     def __str__(self) -> str:
@@ -74,9 +73,7 @@ def measure(form: Form, operands: Sequence[Floats], want: Truth) -> Score:
     at = int(np.argmax(errors)) if errors.size else 0
     place = tuple(float(x[at]) for x in operands) if errors.size else ()
     worst = float(errors[at]) if errors.size else 0.0
-    finite = errors[np.isfinite(errors)]
-    typical = float(np.quantile(finite, 0.99)) if finite.size else worst
-    return Score(form, worst, typical, place)
+    return Score(form, worst, place)
 
 
 def gate(

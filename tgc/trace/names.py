@@ -159,7 +159,6 @@ _row("t.hardshrink m.hardshrink", act.hardshrink)
 
 # --- reductions -----------------------------------------------------------------------------------------------------
 
-_REDUCE = "x axis keepdims"
 _row("t.sum m.sum g.sum", red.sum_)
 _row("n.sum a.sum", red.sum_, "x axis dtype out keepdims")
 _row("t.prod m.prod g.prod", red.prod)

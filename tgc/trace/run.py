@@ -59,8 +59,8 @@ class Traced:
         hints: size symbol -> extent at this call.
         out_tree: the structure of the result; leaves that are no arrays are constants in it.
         out_containers: per output, "torch", "numpy", "spec", or "scalar" (a weakly typed 0-d value).
-        out_devices: per output, the device as torch spells it.
         out_requires_grad: per output, whether a gradient flows back from it (detached results do not).
+        asked_for_gradient: whether the function's Python looked at what requires a gradient.
     """
 
     graph: Graph
@@ -72,8 +72,8 @@ class Traced:
     hints: dict[str, int]
     out_tree: TreeDef
     out_containers: tuple[str, ...]
-    out_devices: tuple[str, ...]
     out_requires_grad: tuple[bool, ...]
+    asked_for_gradient: bool = False
 
 
 def trace(
@@ -210,8 +210,8 @@ class _Attempt:
             used,
             tree,
             tuple(t.container for t in outputs),
-            tuple(t.device for t in outputs),
             needs_gradient(nodes),
+            trace.asked_for_gradient,
         )
 
 
