@@ -243,6 +243,9 @@ def _path_of(func: Any) -> str:
         return f"torch.nn.functional.{name}"
     if getattr(torch.Tensor, name, None) is func:
         return f"torch.Tensor.{name}"
+    for space in ("fft", "linalg", "special"):
+        if name.startswith(f"{space}_"):  # torch.linalg.svd calls itself linalg_svd
+            return f"torch.{space}.{name.removeprefix(space + '_')}"
     module = getattr(func, "__module__", None) or "torch"
     return (
         f"{module}.{name}" if module.startswith("torch") and "_C" not in module else f"torch.{name}"
