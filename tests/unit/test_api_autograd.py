@@ -225,6 +225,27 @@ def test_a_stopped_gradient() -> None:
     torch.testing.assert_close(y.grad, x.detach())
 
 
+def test_a_trace_made_without_gradients_serves_no_call_with_them() -> None:
+    @tgc.jit
+    def f(x: Any) -> Any:
+        with torch.no_grad():
+            scale = x * 2
+        return scale * x
+
+    x = torch.ones(2, requires_grad=True)
+    with torch.no_grad():
+        f(x)
+    f(x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((2,), 2.0))
+
+
+def test_python_may_ask_what_requires_a_gradient() -> None:
+    f = tgc.jit(lambda x: x * 2 if x.requires_grad else x * 3)
+    x = torch.ones(2)
+    assert f(x)[0] == 3 and f(x.clone().requires_grad_())[0] == 2 and f(x)[0] == 3
+    assert f(torch.ones(5))[0] == 3 and f.stats().traces == 2
+
+
 def test_an_output_without_a_derivative_needs_no_grad() -> None:
     y = tgc.jit(lambda x: tgc.stop_gradient(x) * 2)(double(3))
     assert not y.requires_grad

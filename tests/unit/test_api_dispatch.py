@@ -135,6 +135,28 @@ def test_an_array_in_a_cell_is_an_input() -> None:
     assert f.stats().traces == 1
 
 
+def test_an_array_in_a_cell_may_change_its_type() -> None:
+    w: Any = np.ones(3, np.float32)
+    f = tgc.jit(lambda x: x * w)
+    assert f(np.ones(3, np.float32)).dtype == np.float32
+    w = np.full(3, 1e300)
+    np.testing.assert_array_equal(f(np.ones(3, np.float32)), w)
+
+
+def test_an_argument_returned_behind_other_results_is_itself() -> None:
+    f = tgc.jit(lambda x, y: (x, y.argmax(-1), y.copy(), y))
+    x, y = np.ones(3), np.eye(2)
+    same, at, copy, last = f(x, y)
+    assert same is x and last is y and copy is not y
+    np.testing.assert_array_equal(at, [0, 1])
+
+
+def test_the_mean_of_the_sums_of_no_rows_is_nan() -> None:
+    f = tgc.jit(lambda x: x.sum(-1).mean())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        assert np.isnan(f(np.ones((0, 3))))
+
+
 def test_static_arguments() -> None:
     @tgc.jit(static_argnames=("power", "negate"))
     def f(x: Any, power: int, *, negate: bool = False) -> Any:

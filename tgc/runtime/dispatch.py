@@ -54,10 +54,13 @@ class Stats:
 class Record:
     """One trace: what it was made for, and how its program is fed and its results returned. It holds no data.
 
-    `inputs` are positions among the leaves of a call and, after them, the captured arrays.
+    `inputs` are positions among the leaves of a call and, after them, the captured arrays, whose types are `captured`.
+    `required`: which inputs required a gradient, if the function's Python asked.
     """
 
     signature: Any
+    captured: tuple[Any, ...]
+    required: tuple[bool, ...] | None
     abstracts: tuple[Abstract, ...]
     assumptions: tuple[Assumption, ...]
     program: Program
@@ -162,8 +165,8 @@ class Dispatcher:
     def _signature(
         self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What a trace is made for: everything of the exact key but sizes, strides and requirements."""
-        torch = _torch_mode()[1:] if any(is_tensor(leaf) for leaf in leaves) else None
+        """What a trace is made for: everything of the exact key but sizes, strides and what requires a gradient."""
+        torch = _torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
         types = [_loose(leaf) for leaf in leaves[: definition.leaves]]
         return (definition, torch, self._static(args, kwargs), self._watched(), *types)
 
@@ -198,6 +201,11 @@ class Dispatcher:
             if record.signature != signature:
                 continue
             values = [leaves[i] for i in record.inputs]
+            captured = values[len(values) - len(record.captured) :]
+            if record.captured != tuple(map(_loose, captured)):
+                continue
+            if record.required not in (None, tuple(map(_requires, values))):
+                continue
             if not all(_same_rank(a, v) for a, v in zip(record.abstracts, values)):
                 continue
             sizes = bind(record.abstracts, [shape_of(v) for v in values])
@@ -211,8 +219,17 @@ class Dispatcher:
         traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
         inputs = [*traced.places, *self._capture(traced.captured, leaves)]
         program, results = program_of(traced, self.compiler)
+        captured = tuple(map(_loose, traced.captured))
+        values = (*traced.values, *traced.captured)
         record = Record(
-            signature, traced.abstracts, traced.assumptions, program, tuple(inputs), results
+            signature,
+            captured,
+            tuple(map(_requires, values)) if traced.asked_for_gradient else None,
+            traced.abstracts,
+            traced.assumptions,
+            program,
+            tuple(inputs),
+            results,
         )
         self._records.append(record)
         return record
@@ -234,7 +251,7 @@ class Dispatcher:
 def program_of(traced: Traced, compiler: Compiler) -> tuple[Program, Results]:
     """The program of a trace: only what must be computed, each value once."""
     outputs, results = separate(traced.graph, traced.out_tree, traced.out_containers)
-    graph = replace(traced.graph, outputs=outputs)
+    graph = replace(traced.graph, outputs=outputs, aliases=())
     numbers = tuple(a.name for a in traced.abstracts if a.container == "scalar")
     program = Program(
         key_of(str(graph), repr(numbers)),
@@ -315,6 +332,10 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self._value)
+
+
+def _requires(value: Any) -> bool:
+    return is_tensor(value) and bool(value.requires_grad)
 
 
 def _same_rank(abstract: Any, value: Any) -> bool:

@@ -45,7 +45,7 @@ class Tiled:
 def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
     """Elements per program along a split axis: at most `target.programs` programs, whole fixed blocks each."""
     if not isinstance(block, int):
-        return cdiv(extent, target.programs)
+        return cdiv(extent, target.programs) if extent != 0 else 1
     if isinstance(extent, int):
         return max(block, -(-extent // (target.programs * block)) * block)
     return cdiv(extent, target.programs * block) * block

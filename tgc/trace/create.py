@@ -333,6 +333,7 @@ def element_size(x: Tracer) -> int:
 
 def requires_grad(x: Tracer) -> bool:
     """Whether torch would differentiate through this value."""
+    current().asked_for_gradient = True
     return needs_gradient((x.node,))[0]
 
 

@@ -183,6 +183,7 @@ class Trace:
         self._constants: dict[int, object] = {}
         torch = loaded_torch()
         self.grad_enabled = torch is None or torch.is_grad_enabled()
+        self.asked_for_gradient = False
 
     # --- inputs ---
 
