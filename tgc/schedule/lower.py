@@ -21,7 +21,7 @@ from tgc.errors import UnsupportedOpError
 from tgc.ir import dtypes
 from tgc.ir import nodes as n
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Fold, Leaf, Map, Node, Take, View
+from tgc.ir.nodes import Fold, Leaf, Map, Node, Put, Take, View
 from tgc.ir.sizes import Dim, product
 from tgc.kernel.ir import (
     Buffer,
@@ -233,7 +233,9 @@ class Lowering:
             inner = (*index[: node.axis], at, *index[node.axis + 1 :])
             return self.value(node.args[0], inner, mask)
         raise UnsupportedOpError(
-            f"{type(node).__name__.lower()} is not compiled yet",
+            "a scatter (the gradient of a gather with several indices per row) is not compiled yet"
+            if isinstance(node, Put)
+            else f"{type(node).__name__.lower()} is not compiled yet",
             line=node.line,
             hint="gather with one index per row, or move this step out of the compiled function",
         )
