@@ -135,6 +135,32 @@ def test_an_array_in_a_cell_is_an_input() -> None:
     assert f.stats().traces == 1
 
 
+def test_a_helper_may_be_rebound() -> None:
+    step: Any = np.sin
+    f = tgc.jit(lambda x: step(x))
+    x = np.ones(3)
+    for step in (np.sin, np.cos, lambda x: x * SCALE, np.sin):
+        np.testing.assert_allclose(f(x), step(x))
+    assert f.stats().traces == 3
+
+
+def test_a_container_of_arrays_may_be_rebound() -> None:
+    ws = [np.ones(3), np.ones(3)]
+    f = tgc.jit(lambda x: x * ws[0] + ws[1])
+    f(np.ones(3))
+    ws[0] = np.full(3, 4.0)
+    assert f(np.ones(3))[0] == 5
+    ws = [np.full(3, 6.0), np.ones(3)]
+    assert f(np.ones(3))[0] == 7
+
+
+def test_an_array_in_a_cell_may_become_a_number() -> None:
+    w: Any = np.ones(3)
+    f = tgc.jit(lambda x: x * w)
+    for w in (np.ones(3), 2.5, 3.5, np.full(3, 4.0)):
+        np.testing.assert_array_equal(f(np.ones(3)), np.ones(3) * w)
+
+
 def test_an_array_in_a_cell_may_change_its_type() -> None:
     w: Any = np.ones(3, np.float32)
     f = tgc.jit(lambda x: x * w)

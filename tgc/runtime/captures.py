@@ -1,8 +1,8 @@
 """What a function sees besides its arguments: globals, closure cells, and attributes of what those hold.
 
-Two uses. *Guards*: numbers, bools and strings that the function may read are part of its key, so that it is traced
-again when one has changed. *Captured arrays*: a tensor that tracing lifted to an input is looked up again at each
-call, so that `w = w - step` on a global is seen.
+Two uses. *Guards*: numbers, bools and strings that the function may read, and which functions and objects it names,
+are part of its key, so that it is traced again when one has changed or a name was bound to another. *Captured arrays*:
+a tensor that tracing lifted to an input is looked up again at each call, so that `w = w - step` on a global is seen.
 
 Both are found by name, without running anything: the names in the function's code and, through functions it refers
 to, in theirs.
@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
+
+from tgc.trace.abstract import container_of
 
 Get = Callable[[], Any]
 Scalar = (bool, int, float, str, type(None))
@@ -85,19 +87,36 @@ def guards_of(function: object) -> list[Get]:
     """Getters of the values a trace of `function` depends on."""
     found: list[Get] = []
     for get, value in seen_by(function):
-        if isinstance(value, Scalar):
+        if not isinstance(value, type | ModuleType):
             found.append(partial(_typed, get))
-        elif _is_torch_module(value):
+        if _is_torch_module(value):
             found.append(partial(getattr, value, "training"))
     return found
 
 
+class Same:
+    """An object as a key, by identity."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
 def _typed(get: Get) -> Any:
-    """A value that is equal only to itself: 1, 1.0 and True differ, NaN equals NaN."""
+    """A value that is equal only to itself: 1, 1.0 and True differ, NaN equals NaN; of an array the type alone."""
     value = get()
     if type(value) is float:
         return value.hex()
-    return (type(value), value if isinstance(value, Scalar) else id(value))
+    if isinstance(value, Scalar):
+        return (type(value), value)
+    return type(value) if container_of(value) is not None else Same(value)
 
 
 def _is_torch_module(value: object) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from tgc import trees
 from tgc.runtime.build import module_of
 from tgc.runtime.cache import Entry, key_of
-from tgc.runtime.captures import Get, getter_of, guards_of
+from tgc.runtime.captures import Get, Same, getter_of, guards_of
 from tgc.runtime.program import Compiler, Program, Slot, shape_of
 from tgc.runtime.runners import Results, Runner, runner_of, separate
 from tgc.runtime.tensors import check_dense, device_of, is_tensor
@@ -178,12 +178,11 @@ class Dispatcher:
         definition: Any,
     ) -> Runner:
         device_of(leaves)
-        if not self._records:
+        record = self._find(self._signature(leaves, definition, args, kwargs), leaves)
+        if record is None:  # a name may now be bound to something that has other names
             self._guards = guards_of(self.function)
-        signature = self._signature(leaves, definition, args, kwargs)
-        record = self._find(signature, leaves)
-        if record is None:
-            record = self._trace(signature, args, kwargs, leaves[: definition.leaves])
+            signature = self._signature(leaves, definition, args, kwargs)
+            record = self._find(signature, leaves) or self._trace(signature, args, kwargs, leaves[: definition.leaves])
         leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
         backend = self.backend
         container = container_of_all([leaves[i] for i in record.inputs])
@@ -316,22 +315,7 @@ def _value_key(value: Any) -> Any:
         hash(value)
         return (type(value), mode, weakref.ref(value))
     except TypeError:
-        return (type(value), mode, _Same(value))
-
-
-class _Same:
-    """An object as a key, by identity."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other._value is self._value
-
-    def __hash__(self) -> int:
-        return id(self._value)
+        return (type(value), mode, Same(value))
 
 
 def _requires(value: Any) -> bool:
