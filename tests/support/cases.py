@@ -168,6 +168,23 @@ def product() -> Graph:
     return g.graph("product", (x, w), (g.fold("sum", times, axes=(1,)),))
 
 
+def repeated_product() -> Graph:
+    """A sum of products along which a third dimension only repeats."""
+    g = Builder()
+    x, w = g.input("x", d.float32, (N, M)), g.input("w", d.float32, (N,))
+    y = g.input("y", d.float32, (K,))
+    cube = (N, M, K)
+    times = g.map(
+        "mul", g.broadcast(x, shape=cube, dims=(0, 1)), g.broadcast(w, shape=cube, dims=(0,))
+    )
+    total = g.fold("sum", times, axes=(0,))
+    return g.graph(
+        "repeated_product",
+        (x, w, y),
+        (g.map("add", total, g.broadcast(y, shape=(M, K), dims=(1,))),),
+    )
+
+
 def movements() -> Graph:
     """Slices, pads, flips, permutations and reshapes before a map."""
     g = Builder()
@@ -220,6 +237,7 @@ CASES: tuple[Callable[[], Graph], ...] = (
     regression,
     linear_tanh,
     product,
+    repeated_product,
     movements,
     concatenate,
     three_axes,

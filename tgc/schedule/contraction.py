@@ -62,6 +62,8 @@ def contraction(node: Node) -> Contraction | None:
     reduced = [k for k in big if k in node.axes]
     if not set(kept) - set(a.dims) or not set(kept) - set(b.dims):
         return None
+    if set(kept) - set(a.dims) - set(b.dims):
+        return None  # a dimension along which the product only repeats
     if any(k not in a.dims or k not in b.dims for k in reduced):
         return None
     return Contraction(a, b, _subscripts(node, a, b))
