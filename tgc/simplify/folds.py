@@ -9,6 +9,7 @@ import math
 
 from tgc.ir.nodes import Broadcast, Const, Fold, Iota, Leaf, Map, Node, Reshape, View
 from tgc.ir.sizes import Dim, product
+from tgc.simplify.movements import narrowed, repeats
 from tgc.simplify.patterns import constant
 from tgc.simplify.rewriter import Procedure, Rewriter
 
@@ -77,28 +78,38 @@ def _times(rewriter: Rewriter, x: Node, extent: Dim) -> Node:
 def fold_of_broadcast(rewriter: Rewriter, node: Node) -> Node | None:
     """Along axes where a value only repeats, a sum is a multiple and a maximum is the value."""
     fold = _basic_reduce(node)
-    if fold is None or fold.monoid == "prod" or not isinstance(fold.args[0], View):
+    if fold is None or fold.monoid == "prod":
         return None
     view = fold.args[0]
-    if not isinstance(view.movement, Broadcast):
-        return None
-    source, dims = view.args[0], view.movement.dims
-    place = {d: k for k, d in enumerate(dims)}
-    repeated = [a for a in fold.axes if a not in place or source.shape[place[a]] != view.shape[a]]
+    repeated = repeats(view) & frozenset(fold.axes)
     extent = product([view.shape[a] for a in repeated])
     if not repeated or not is_positive(extent):
         return None
-    dropped = {place[a] for a in repeated if a in place}
-    kept = [a for i, a in enumerate(dims) if i not in dropped]
-    small = rewriter.view(source, Reshape(_without(source.shape, dropped)))
     rest = [i for i in range(view.ndim) if i not in repeated]
-    small = rewriter.view(
-        small, Broadcast(_without(view.shape, set(repeated)), tuple(map(rest.index, kept)))
-    )
+    small = narrowed(rewriter, view, repeated)
     axes = tuple(rest.index(a) for a in fold.axes if a not in repeated)
     if axes:
         small = rewriter.fold(fold, small, axes)
     return small if fold.monoid in IDEMPOTENT else _times(rewriter, small, extent)
+
+
+def fold_before_broadcast(rewriter: Rewriter, node: Node) -> Node | None:
+    """A fold of values that repeat along an axis it keeps is done once, before they are repeated."""
+    fold = _basic_reduce(node)
+    if fold is None:
+        return None
+    view = fold.args[0]
+    repeated = repeats(view) - frozenset(fold.axes)
+    if not repeated:
+        return None
+    rest = [i for i in range(view.ndim) if i not in repeated]
+    small = rewriter.fold(
+        fold, narrowed(rewriter, view, repeated), tuple(rest.index(a) for a in fold.axes)
+    )
+    kept = [i for i in range(view.ndim) if i not in fold.axes]
+    return rewriter.view(
+        small, Broadcast(node.shape, tuple(kept.index(i) for i in kept if i not in repeated))
+    )
 
 
 def along_others(rewriter: Rewriter, node: Node, axes: tuple[int, ...]) -> Node | None:
@@ -154,5 +165,6 @@ PROCEDURES: tuple[Procedure, ...] = (
     Procedure("fold of unit axes", ("Fold",), "rounding", fold_of_units),
     Procedure("fold of constant", ("Fold",), "rounding", fold_of_constant),
     Procedure("fold of repeated values", ("Fold",), "rounding", fold_of_broadcast),
+    Procedure("fold before broadcast", ("Fold",), "bits", fold_before_broadcast),
     Procedure("fold of one index", ("Fold",), "regroup", fold_of_one_hot),
 )

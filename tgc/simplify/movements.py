@@ -143,31 +143,42 @@ def pad_of_zero(rewriter: Rewriter, node: Node) -> Node | None:
     return rewriter.like(node, 0)
 
 
+def repeats(node: Node) -> frozenset[int]:
+    """The axes along which a broadcast value only repeats; none for any other value."""
+    if not isinstance(node, View) or not isinstance(node.movement, Broadcast):
+        return frozenset()
+    movement, source = node.movement, node.args[0]
+    varying = {d for d, extent in zip(movement.dims, source.shape) if extent == movement.shape[d]}
+    return frozenset(range(node.ndim)) - varying
+
+
+def narrowed(rewriter: Rewriter, node: Node, axes: frozenset[int]) -> Node:
+    """A broadcast value or constant without some of the axes along which it repeats."""
+    shape = tuple(extent for i, extent in enumerate(node.shape) if i not in axes)
+    if isinstance(node, Leaf):
+        assert isinstance(node.source, Const)
+        return rewriter.graph.builder.const(node.source.value, node.dtype, shape)
+    assert isinstance(node, View) and isinstance(node.movement, Broadcast)
+    source, dims = node.args[0], node.movement.dims
+    kept = [k for k, d in enumerate(dims) if d not in axes]
+    rest = [i for i in range(node.ndim) if i not in axes]
+    small = rewriter.view(source, Reshape(tuple(source.shape[k] for k in kept)))
+    return rewriter.view(small, Broadcast(shape, tuple(rest.index(dims[k]) for k in kept)))
+
+
 def map_before_broadcast(rewriter: Rewriter, node: Node) -> Node | None:
     """An operation on values that repeat along the same axes is done once, before they are repeated."""
     assert isinstance(node, Map)
-    movement: Broadcast | None = None
-    shape: Shape = ()
-    for arg in node.args:
-        if isinstance(arg, Leaf) and isinstance(arg.source, Const):
-            continue
-        if not isinstance(arg, View) or not isinstance(arg.movement, Broadcast):
-            return None
-        if movement is not None and (arg.movement != movement or arg.args[0].shape != shape):
-            return None
-        movement, shape = arg.movement, arg.args[0].shape
-    if movement is None:
+    moving = [a for a in node.args if not (isinstance(a, Leaf) and isinstance(a.source, Const))]
+    if not moving:
         return None
-    args = [_unmoved(rewriter, arg, shape) for arg in node.args]
+    common = frozenset.intersection(*(repeats(a) for a in moving))
+    if not common:
+        return None
+    args = [narrowed(rewriter, a, common) for a in node.args]
     small = rewriter.map(node.op, *args, dtype=node.dtype if node.op == "cast" else None)
-    return rewriter.view(small, movement)
-
-
-def _unmoved(rewriter: Rewriter, arg: Node, shape: Shape) -> Node:
-    if isinstance(arg, View):
-        return arg.args[0]
-    assert isinstance(arg, Leaf) and isinstance(arg.source, Const)
-    return rewriter.graph.builder.const(arg.source.value, arg.dtype, shape)
+    rest = tuple(i for i in range(node.ndim) if i not in common)
+    return rewriter.view(small, Broadcast(node.shape, rest))
 
 
 PROCEDURES: tuple[Procedure, ...] = (

@@ -344,3 +344,18 @@ def test_simplify_is_fast() -> None:
         simplify(graph)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.010, times
+
+
+def test_what_repeats_is_computed_once() -> None:
+    """Maps and folds of values that repeat along a kept axis happen before the repetition."""
+    g = Builder()
+    x, w = g.input("x", dtypes.float64, (3, 4)), g.input("w", dtypes.float64, (3,))
+    cube = (3, 4, 5)
+    times = g.map(
+        "mul", g.broadcast(x, shape=cube, dims=(0, 1)), g.broadcast(w, shape=cube, dims=(0,))
+    )
+    graph = g.graph("f", (x, w), (g.fold("sum", times, axes=(0,)),))
+    small = simplify(graph)
+    assert all(d != 5 for n in small.nodes() if not isinstance(n, View) for d in n.shape)
+    values = [np.arange(12.0).reshape(3, 4), np.array([1.0, -2.0, 0.5])]
+    np.testing.assert_allclose(evaluate(small, values)[0], evaluate(graph, values)[0])
