@@ -225,6 +225,20 @@ def test_a_stopped_gradient() -> None:
     torch.testing.assert_close(y.grad, x.detach())
 
 
+def test_parts_of_a_module_may_be_replaced() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    f = tgc.jit(lambda x: model(x))
+    x = torch.randn(3, 2)
+    f(x)
+    for place, part in enumerate((torch.nn.Linear(2, 2), torch.nn.LeakyReLU(0.5))):
+        model[place] = part
+        torch.testing.assert_close(f(x), model(x))
+    part.negative_slope = 0.25
+    torch.testing.assert_close(f(x), model(x))
+    model[0].weight = torch.nn.Parameter(torch.randn(2, 2))
+    torch.testing.assert_close(f(x), model(x))
+
+
 def test_a_trace_made_without_gradients_serves_no_call_with_them() -> None:
     @tgc.jit
     def f(x: Any) -> Any:

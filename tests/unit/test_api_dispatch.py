@@ -154,6 +154,18 @@ def test_a_container_of_arrays_may_be_rebound() -> None:
     assert f(np.ones(3))[0] == 7
 
 
+def test_a_number_in_an_object_in_a_cell_may_change() -> None:
+    class Options:
+        def __init__(self) -> None:
+            self.scale, self.calls = 2.0, 0
+
+    options = Options()
+    f = tgc.jit(lambda x: x * options.scale)
+    for options.calls, options.scale in enumerate((2.0, 2.0, 5.0, 2.0)):
+        assert f(np.ones(2))[0] == options.scale
+    assert f.stats().traces == 2
+
+
 def test_an_array_in_a_cell_may_become_a_number() -> None:
     w: Any = np.ones(3)
     f = tgc.jit(lambda x: x * w)

@@ -11,7 +11,7 @@ to, in theirs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -86,12 +86,42 @@ def _is_library(function: FunctionType) -> bool:
 def guards_of(function: object) -> list[Get]:
     """Getters of the values a trace of `function` depends on."""
     found: list[Get] = []
-    for get, value in seen_by(function):
-        if not isinstance(value, type | ModuleType):
-            found.append(partial(_typed, get))
+    seen = seen_by(function)
+    names = _names(function).union(*(_names(value) for _, value in seen))
+    for get, value in seen:
+        if isinstance(value, type | ModuleType):
+            continue
+        found.append(partial(_typed, get))
         if _is_torch_module(value):
-            found.append(partial(getattr, value, "training"))
+            for part in value.modules():
+                read = {"training", *_names(type(part).forward)}
+                found += [partial(_parts, part), *_numbers_of(part, read)]
+        else:
+            found += _numbers_of(value, names)
     return found
+
+
+def _names(value: object) -> frozenset[str]:
+    """The names in the code of a function."""
+    function = None if isinstance(value, type | ModuleType) else plain_function(value)
+    codes = () if function is None else _codes(function.__code__)
+    return frozenset(name for code in codes for name in code.co_names)
+
+
+def _parts(module: Any) -> tuple[Any, ...]:
+    return tuple(module._modules.values())
+
+
+def _numbers_of(holder: object, names: Collection[str]) -> list[Get]:
+    """Guards of those attributes of an object that are numbers and that the code names."""
+    held = getattr(holder, "__dict__", None)
+    if not isinstance(held, dict) or isinstance(holder, FunctionType):
+        return []
+    return [
+        partial(_typed, partial(held.get, name))
+        for name, value in held.items()
+        if name in names and isinstance(value, Scalar)
+    ]
 
 
 class Same:

@@ -182,7 +182,9 @@ class Dispatcher:
         if record is None:  # a name may now be bound to something that has other names
             self._guards = guards_of(self.function)
             signature = self._signature(leaves, definition, args, kwargs)
-            record = self._find(signature, leaves) or self._trace(signature, args, kwargs, leaves[: definition.leaves])
+            record = self._find(signature, leaves) or self._trace(
+                signature, args, kwargs, leaves[: definition.leaves]
+            )
         leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
         backend = self.backend
         container = container_of_all([leaves[i] for i in record.inputs])
