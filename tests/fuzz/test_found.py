@@ -172,6 +172,19 @@ def random(g):
 """,
         [(3, 5, 5), (5, 0, 5)],
     ),
+    # Scheduler: a looped axis dropped the store of a value that does not vary along it.
+    "a repeated value beside its negative": (
+        """
+def random(g):
+    n, = g.sizes("n")
+    x = g.input("x", "f64", (1, 1))
+    z = g.input("z", "f64", (1, n))
+    v0 = g.map("neg", x)
+    v1 = g.broadcast(x, shape=(n, 2, 1, 1), dims=(2, 3))
+    return v1, v0
+""",
+        [(1, 1), (1, 5)],
+    ),
 }
 
 

@@ -197,6 +197,16 @@ def movements() -> Graph:
     return g.graph("movements", (x,), (total, g.map("neg", t), g.reshape(x, shape=(N * M,))))
 
 
+def flat_gather() -> Graph:
+    """A gather from a matrix made flat, in reverse."""
+    g = Builder()
+    x = g.input("x", d.float32, (N, M))
+    size = N * M
+    index = g.map("sub", g.const(size - 1, d.int64, (size,)), g.iota(0, (size,)))
+    y = g.take(g.map("neg", g.reshape(x, shape=(size,))), index, axis=0)
+    return g.graph("flat_gather", (x,), (y, g.map("exp", x)))
+
+
 def concatenate() -> Graph:
     g = Builder()
     x, y = g.input("x", d.float32, (N,)), g.input("y", d.float32, (M,))
@@ -240,6 +250,7 @@ CASES: tuple[Callable[[], Graph], ...] = (
     repeated_product,
     movements,
     concatenate,
+    flat_gather,
     three_axes,
     outer_fold,
 )

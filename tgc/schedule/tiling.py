@@ -273,15 +273,15 @@ def _has(body: list[Statement], value: Operand, axis: str) -> bool:
 
 
 def _stores_early(body: list[Statement], stores: list[Store]) -> list[Statement]:
-    """Each store right after the value it stores."""
+    """Each store right after the value it stores; values that `body` does not make stand before it."""
+    pending = {s.name for s in body}  # type: ignore[union-attr]
     out: list[Statement] = []
     waiting = list(stores)
-    defined: set[str] = set()
     for statement in (None, *body):
         if statement is not None:
             out.append(statement)
-            defined.add(statement.name)  # type: ignore[union-attr]
-        ready = [s for s in waiting if set(_uses(s)) <= defined]
+            pending.discard(statement.name)  # type: ignore[union-attr]
+        ready = [s for s in waiting if pending.isdisjoint(_uses(s))]
         out += ready
         waiting = [s for s in waiting if s not in ready]
     return out

@@ -135,7 +135,20 @@ def _split_as(
         return None
     if inside and not all(_stays_inside(p, extent_of) for p in parts):
         return None
+    if any(_may_span(parts, k) for k in range(len(parts))):
+        return None
     return tuple(parts)
+
+
+def _may_span(parts: list[Part], place: int) -> bool:
+    """Whether a gathered index may run over the end of its dimension, because it is an index into a reshaped buffer.
+
+    Then the dimension before its own has no term: the gathered value steps through both.
+    """
+    if not any(isinstance(t, Gathered) for t, _ in parts[place].terms):
+        return False
+    before = [p for p in parts[:place] if p.extent != 1]
+    return bool(before) and not before[-1].terms
 
 
 def _row_major(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
