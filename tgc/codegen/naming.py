@@ -109,3 +109,14 @@ def module_title(plans: Sequence[Plan], width: int) -> str:
     title = ": ".join([names, *(wanted or formulas)[:1]])
     title = title.replace("\\", "/").replace('"', "'")
     return title if len(title) <= width else title[: width - 3] + "..."
+
+
+def returned(plan: Plan, names: Mapping[str, str], copy: str) -> list[str]:
+    """What a host function returns: every result an array of its own, though it equal an input or another result."""
+    seen = set(plan.inputs)
+    texts = []
+    for name in plan.outputs:
+        again = name in seen and plan.buffer(name).role != "scalar"
+        texts.append(f"{names[name]}.{copy}()" if again else names[name])
+        seen.add(name)
+    return texts

@@ -11,6 +11,13 @@ from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Const
 
+# From here on a number rounds to infinity: half a unit in the last place above the largest finite one.
+OVERFLOW = {
+    "float32": (2 - 2.0**-24) * 2.0**127,
+    "bfloat16": (2 - 2.0**-8) * 2.0**127,
+    "float16": (2 - 2.0**-11) * 2.0**15,
+}
+
 
 def dtype_text(dtype: DType) -> str:
     """The dtype in emitted code."""
@@ -25,6 +32,8 @@ def number_text(value: bool | int | float, dtype: DType) -> str:
     value = float(value)
     if math.isnan(value):
         return "np.nan"
+    if abs(value) >= OVERFLOW.get(dtype.name, math.inf):
+        value = math.copysign(math.inf, value)  # numpy would warn of the conversion
     if math.isinf(value):
         return "np.inf" if value > 0 else "-np.inf"
     return repr(value)

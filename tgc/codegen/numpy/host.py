@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tgc.codegen.naming import Names, size_text
+from tgc.codegen.naming import Names, returned, size_text
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
@@ -40,7 +40,7 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
             lines.append(f"{kernel_names[position]}({', '.join(args)})")
         else:
             lines.append(emit_matmul(step, plan, buffers))
-    outputs = [buffers[o] for o in plan.outputs]
+    outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
     params = [buffers[i] for i in plan.inputs]
     return '@np.errstate(all="ignore")\n' + define(plan.name, params, lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tgc.codegen.naming import Names, identifier
+from tgc.codegen.naming import Names, identifier, returned
 from tgc.codegen.triton.expressions import WIDTH, dim, filled, subsizes, text, wrapped
 from tgc.codegen.triton.launch import Launch
 from tgc.codegen.triton.parameters import program_count
@@ -44,7 +44,7 @@ class HostWriter:
             if not self._made_by_library(buffer):
                 self._allocate(buffer)
         self._run()
-        outputs = [self.buffers[name] for name in self.plan.outputs]
+        outputs = returned(self.plan, self.buffers, "clone")
         self._line(f"return {_tuple(outputs)}")
         return "\n".join(self.lines) + "\n"
 
