@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import platform
 import statistics
 import subprocess
@@ -289,13 +290,20 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """The cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
 def environment(device: str) -> dict[str, Any]:
     """Device, versions and commit: what a figure needs beside it to mean anything."""
     cli = importlib.import_module("tgc.report.cli")
-    settings = importlib.import_module("tgc.settings")
     facts: dict[str, Any] = {
         "device": cpu_name(),
-        "threads": settings.current().threads,
+        "cores": cores(),
         "platform": platform.platform(),
         "versions": dict(cli.versions()),
         "commit": _git("rev-parse", "HEAD"),
