@@ -166,6 +166,118 @@ def test_a_number_in_an_object_in_a_cell_may_change() -> None:
     assert f.stats().traces == 2
 
 
+def test_attributes_of_an_argument_may_change() -> None:
+    class Part:
+        __slots__ = ("power",)
+
+        def __init__(self) -> None:
+            self.power = 1
+
+    class Line:
+        offset = 0.0
+
+        def __init__(self) -> None:
+            self.slope, self.w, self.part, self.calls = 2.0, np.ones(3), Part(), 0
+
+        @property
+        def both(self) -> Any:
+            return self.w, self.slope
+
+        @tgc.jit
+        def at(self, x: Any) -> Any:
+            w, slope = self.both
+            return x**self.part.power * w * slope + self.offset
+
+    line, x = Line(), np.full(3, 3.0)
+    assert line.at(x)[0] == 6
+    line.calls = 1
+    assert line.at(x)[0] == 6 and Line.at.stats().traces == 1
+    line.slope = 5.0
+    assert line.at(x)[0] == 15
+    line.w = np.full(3, 2.0)
+    assert line.at(x)[0] == 30 and Line.at.stats().traces == 2
+    line.part.power = 2
+    assert line.at(x)[0] == 90
+    line.part = Part()
+    assert line.at(x)[0] == 30
+    Line.offset = 1.0
+    assert line.at(x)[0] == 31
+    line.offset = 2.0
+    assert line.at(x)[0] == 32
+
+
+def test_parts_of_a_module_that_is_an_argument_may_change() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Scaled(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.0))
+            self.by = 1.0
+
+        @tgc.jit
+        def forward(self, x: Any) -> Any:
+            return self.inner(x) / self.by
+
+    module, x = Scaled(), torch.ones(2, 3)
+
+    def check() -> None:
+        with torch.no_grad():
+            expected = (x @ module.inner[0].weight.T + module.inner[0].bias) / module.by
+            torch.testing.assert_close(module(x), expected)
+
+    check()
+    module.by = 2.0
+    check()
+    module.inner[0] = torch.nn.Linear(3, 3)
+    check()
+    module.inner = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    check()
+    module.inner[0].weight = torch.nn.Parameter(torch.eye(3))
+    check()
+    assert Scaled.forward.stats().traces == 4
+
+
+def test_containers_in_containers_may_change() -> None:
+    table: dict[str, Any] = {"w": [np.ones(3)], "by": {"scale": 2.0}, "sizes": [1, 2]}
+    f = tgc.jit(lambda x: x * table["w"][0] * table["by"]["scale"] + table["sizes"][1])
+    x = np.ones(3)
+    assert f(x)[0] == 4
+    table["w"] = [np.full(3, 5.0)]
+    assert f(x)[0] == 12 and f.stats().traces == 1
+    table["by"]["scale"] = 3.0
+    assert f(x)[0] == 17
+    table["by"] = {"scale": 4.0}
+    assert f(x)[0] == 22
+    table["sizes"][1] = 3
+    assert f(x)[0] == 23
+    table["w"][0] = 2.0
+    assert f(x)[0] == 11
+    table = {"w": (np.ones(3), np.zeros(3)), "by": {"scale": 1.0}, "sizes": [0, 0]}
+    assert f(x)[0] == 1
+
+
+def test_two_names_of_one_array_may_part() -> None:
+    a: Any = np.ones(3)
+    b: Any = a
+    kept = {"w": a}
+    f = tgc.jit(lambda x: x * a - b + kept["w"])
+    x = np.ones(3)
+    assert f(x)[0] == 1
+    b = np.full(3, 5.0)
+    assert f(x)[0] == -3
+    a = np.full(3, 7.0)
+    assert f(x)[0] == 3
+    a, b, kept["w"] = b, a, b
+    assert f(x)[0] == 5 - 7 + 5
+    kept["w"] = np.zeros(3)
+    assert f(x)[0] == -2
+    a = b = kept["w"]
+    assert f(x)[0] == 0
+    b = np.ones(3)
+    assert f(x)[0] == -1
+
+
 def test_an_array_in_a_cell_may_become_a_number() -> None:
     w: Any = np.ones(3)
     f = tgc.jit(lambda x: x * w)
@@ -501,3 +613,26 @@ def test_numbers_and_arrays_beside_tensors_come_back_as_such() -> None:
     scaled, number, array = f(torch.ones(3), 0.5, np.zeros(2))
     assert isinstance(scaled, torch.Tensor) and number == 1.0 and type(number) is float
     assert isinstance(array, np.ndarray) and array[0] == 1
+
+
+def test_equal_results_are_not_one_array() -> None:
+    torch = pytest.importorskip("torch")
+    for make in (np.ones, torch.ones):
+        first, second = tgc.jit(lambda x: (x * 2, x + x))(make(3))
+        first += 1
+        assert first.tolist() == [3.0] * 3 and second.tolist() == [2.0] * 3
+
+
+def test_a_constant_beyond_float32_is_infinite_without_a_warning() -> None:
+    x = np.ones(2, np.float32)
+    assert tgc.jit(lambda x: x / 1e300)(x).tolist() == [0.0, 0.0]
+    assert tgc.jit(lambda x: tgc.minimum(x * 1e38, -1e39))(x).tolist() == [-np.inf] * 2
+
+
+def test_a_result_equal_to_an_argument_is_not_the_argument() -> None:
+    torch = pytest.importorskip("torch")
+    for make in (np.ones, torch.ones):
+        x = make(3)
+        y = tgc.jit(lambda x: x * 1)(x)
+        y += 1
+        assert x.tolist() == [1.0] * 3 and y.tolist() == [2.0] * 3

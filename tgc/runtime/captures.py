@@ -10,18 +10,23 @@ to, in theirs.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from types import CellType, CodeType, FunctionType, ModuleType
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import lru_cache, partial
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
-from tgc.trace.abstract import container_of
+import numpy as np
 
 Get = Callable[[], Any]
 Scalar = (bool, int, float, str, type(None))
 _MOST_FUNCTIONS = 64
 _DEPTH = 4
+_LONG = 256
+_AGAIN = "again"
+_PLAIN = (*Scalar, list, tuple, dict, np.ndarray)
+_OF_MODULES = frozenset(("training", "_parameters", "_buffers", "_modules"))
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -73,55 +78,156 @@ def seen_by(function: object) -> list[tuple[Get, Any]]:
         for get, value in _own(here):
             found.append((get, value))
             inner = None if isinstance(value, type | ModuleType) else plain_function(value)
-            if inner is not None and not _is_library(inner):
+            if inner is not None and not _is_library(inner.__module__):
                 queue.append(inner)
     return found
 
 
-def _is_library(function: FunctionType) -> bool:
-    top = (function.__module__ or "").split(".")[0]
+def _is_library(name: str | None) -> bool:
+    top = (name or "").split(".")[0]
     return top in ("tgc", "numpy", "torch", "sympy") or top in sys.stdlib_module_names
 
 
-def guards_of(function: object) -> list[Get]:
-    """Getters of the values a trace of `function` depends on."""
-    found: list[Get] = []
-    seen = seen_by(function)
-    names = _names(function).union(*(_names(value) for _, value in seen))
-    for get, value in seen:
-        if isinstance(value, type | ModuleType):
-            continue
-        found.append(partial(_typed, get))
+class Guards:
+    """What a trace of a function depends on besides the types of its arguments, as a key.
+
+    From each global and cell the function names, and from each object among the arguments, a walk goes through
+    containers, modules and those attributes that the code names. The key says which numbers, objects and functions it
+    met, the types of arrays, and where two ways led to one thing.
+    """
+
+    def __init__(self, function: object) -> None:
+        seen = seen_by(function)
+        self._names = _all_names(function, seen)
+        self.roots = [
+            get
+            for get, value in seen
+            if not (isinstance(value, ModuleType) and _is_library(value.__name__))
+        ]
+
+    def __call__(self, holders: Sequence[object] = ()) -> tuple[Hashable, ...]:
+        """The key now. `holders`: the arguments that are objects, whose identity the key need not say."""
+        met: dict[int, int] = {}
+        found = [self._walk(get(), met, _DEPTH) for get in self.roots]
+        return (*found, *(self._inside(holder, met, _DEPTH) for holder in holders))
+
+    def _walk(self, value: Any, met: dict[int, int], depth: int) -> Any:
+        kind: Any = type(value)
+        sort = _sort(kind)
+        if sort is Scalar:
+            return _number(value)
+        if id(value) in met:
+            return (_AGAIN, met[id(value)])
+        if sort is np.ndarray:
+            met[id(value)] = len(met)
+            return type(value)
+        if sort is list:
+            if not value:
+                return kind
+            if len(value) > _LONG or depth == 0:
+                return (Same(value), len(value))
+            return self._inside(value, met, depth)
+        return (Same(value), self._inside(value, met, depth))
+
+    def _inside(self, value: Any, met: dict[int, int], depth: int) -> Any:
+        met[id(value)] = len(met)
         if _is_torch_module(value):
-            for part in value.modules():
-                read = {"training", *_names(type(part).forward)}
-                found += [partial(_parts, part), *_numbers_of(part, read)]
-        else:
-            found += _numbers_of(value, names)
-    return found
+            depth = max(depth, 2)  # however deep modules are in modules
+        if depth == 0:
+            return type(value)
+        inner = _children(value, self._names)
+        return (type(value), *[(key, self._walk(v, met, depth - 1)) for key, v in inner])
+
+
+@lru_cache(maxsize=1024)
+def _sort(kind: Any) -> Any:
+    """What values of a type are: numbers (`Scalar`), arrays, containers (`list`), or objects."""
+    if issubclass(kind, Scalar):
+        return Scalar
+    torch = sys.modules.get("torch")
+    if issubclass(kind, np.ndarray | np.generic) or (torch and issubclass(kind, torch.Tensor)):
+        return np.ndarray
+    return list if issubclass(kind, list | tuple | dict) else object
+
+
+def _number(value: Any) -> Hashable:
+    """A value that is equal only to itself: 1, 1.0 and True differ, NaN equals NaN."""
+    return (type(value), value.hex() if isinstance(value, float) else value)
+
+
+def _all_names(function: object, seen: Sequence[tuple[Get, Any]]) -> frozenset[str]:
+    return _names(function).union(*(_names(value) for _, value in seen))
 
 
 def _names(value: object) -> frozenset[str]:
-    """The names in the code of a function."""
+    """The names in the code of a function or property."""
+    if isinstance(value, property):
+        value = value.fget
     function = None if isinstance(value, type | ModuleType) else plain_function(value)
     codes = () if function is None else _codes(function.__code__)
     return frozenset(name for code in codes for name in code.co_names)
 
 
-def _parts(module: Any) -> tuple[Any, ...]:
-    return tuple(module._modules.values())
+@lru_cache(maxsize=1024)
+def _attributes(kind: Any, names: frozenset[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The attributes of an object that code with these names reads, itself or in methods; and which its class holds."""
+    todo = [*names, "forward", *([] if _is_torch(kind) else ["__call__"])]
+    read, of_class = set(todo), []
+    while todo:
+        name = todo.pop()
+        held = inspect.getattr_static(kind, name, None)
+        new = _names(held) - read
+        read |= new
+        todo += new
+        if isinstance(held, (*_PLAIN, MemberDescriptorType)) and held is not None:
+            of_class.append(name)
+    if _is_torch(kind):
+        read |= _OF_MODULES
+    return frozenset(read), tuple(sorted(of_class))
 
 
-def _numbers_of(holder: object, names: Collection[str]) -> list[Get]:
-    """Guards of those attributes of an object that are numbers and that the code names."""
-    held = getattr(holder, "__dict__", None)
-    if not isinstance(held, dict) or isinstance(holder, FunctionType):
+def _children(holder: Any, names: frozenset[str] | None) -> list[tuple[Any, Any]]:
+    """What an object holds, under the keys that `_follow` takes; of attributes those that the code names."""
+    if isinstance(holder, dict):
+        return list(holder.items())
+    if isinstance(holder, (list, tuple)):
+        return list(enumerate(holder))
+    if _is_of_library(holder) or isinstance(holder, FunctionType | CellType):
         return []
-    return [
-        partial(_typed, partial(held.get, name))
-        for name, value in held.items()
-        if name in names and isinstance(value, Scalar)
+    own = getattr(holder, "__dict__", {})
+    held = list(own.items())
+    if names is None:
+        return held
+    if isinstance(holder, type | ModuleType):
+        return [(name, value) for name, value in held if name in names]
+    kind: Any = type(holder)
+    read, of_class = _attributes(kind, names)
+    return [(name, value) for name, value in held if name in read] + [
+        (name, getattr(holder, name, None)) for name in of_class if name not in own
     ]
+
+
+def _follow(get: Get, keys: tuple[Any, ...]) -> Any:
+    """What is found from a root along keys, None where one is no longer there."""
+    value = get()
+    for key in keys:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, (list, tuple)):
+            value = value[key] if key < len(value) else None
+        else:
+            value = getattr(value, key, None)
+    return value
+
+
+def _is_of_library(value: object) -> bool:
+    """Whether nothing in an object is looked at, for a library defines it; torch's modules are looked at."""
+    if isinstance(value, ModuleType):
+        return _is_library(value.__name__)
+    if isinstance(value, type):
+        return _is_library(value.__module__)
+    top = type(value).__module__.split(".")[0]
+    return top in ("tgc", "numpy", "torch", "sympy") and not _is_torch_module(value)
 
 
 class Same:
@@ -139,19 +245,15 @@ class Same:
         return id(self._value)
 
 
-def _typed(get: Get) -> Any:
-    """A value that is equal only to itself: 1, 1.0 and True differ, NaN equals NaN; of an array the type alone."""
-    value = get()
-    if type(value) is float:
-        return value.hex()
-    if isinstance(value, Scalar):
-        return (type(value), value)
-    return type(value) if container_of(value) is not None else Same(value)
-
-
 def _is_torch_module(value: object) -> bool:
+    kind: Any = type(value)
+    return _is_torch(kind)
+
+
+@lru_cache(maxsize=1024)
+def _is_torch(kind: Any) -> bool:
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
+    return torch is not None and issubclass(kind, torch.nn.Module)
 
 
 # --- captured arrays ------------------------------------------------------------------------------
@@ -163,10 +265,13 @@ def getter_of(target: object, function: object, holders: Sequence[object] = ()) 
     for get, value in seen:
         if value is target:
             return get
-    for holder in [*holders, *(value for _, value in seen)]:
-        found = _inside(holder, target, _DEPTH)
-        if found is not None:
-            return found
+    roots = [(partial(_constant, holder), holder) for holder in holders] + seen
+    for names in (_all_names(function, seen), None):  # what the code names is searched first
+        met: set[int] = set()
+        for get, value in roots:
+            keys = _find(value, target, names, met, _DEPTH)
+            if keys is not None:
+                return partial(_follow, get, keys)
     return partial(_constant, target)
 
 
@@ -174,30 +279,24 @@ def _constant(value: Any) -> Any:
     return value
 
 
-def _inside(holder: object, target: object, depth: int) -> Get | None:
-    """A getter of `target` from a list, dict, module or object that holds it."""
-    if depth == 0 or isinstance(holder, (*Scalar, type, ModuleType, FunctionType, CellType)):
+def _find(
+    holder: Any, target: object, names: frozenset[str] | None, met: set[int], depth: int
+) -> tuple[Any, ...] | None:
+    """The keys to `target` from a list, dict, module or object that holds it."""
+    if _is_torch_module(holder):
+        depth = max(depth, 2)
+    kind: Any = type(holder)
+    if depth == 0 or _sort(kind) in (Scalar, np.ndarray):
         return None
-    items = _items(holder)
-    for get, value in items:
+    if id(holder) in met or (names is None and isinstance(holder, type | ModuleType)):
+        return None
+    met.add(id(holder))
+    inner = _children(holder, names)
+    for key, value in inner:
         if value is target:
-            return get
-    for _, value in items:
-        if isinstance(value, list | dict) or _is_torch_module(value):
-            found = _inside(value, target, depth - 1)
-            if found is not None:
-                return found
+            return (key,)
+    for key, value in inner:
+        found = _find(value, target, names, met, depth - 1)
+        if found is not None:
+            return (key, *found)
     return None
-
-
-def _items(holder: object) -> list[tuple[Get, Any]]:
-    if isinstance(holder, list | tuple):
-        return [(partial(holder.__getitem__, i), v) for i, v in enumerate(holder)]
-    if isinstance(holder, dict):
-        return [(partial(holder.get, k), v) for k, v in holder.items()]
-    inner = getattr(holder, "__dict__", None)
-    return (
-        []
-        if not isinstance(inner, dict)
-        else [(partial(inner.get, k), v) for k, v in inner.items()]
-    )

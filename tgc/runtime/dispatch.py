@@ -25,7 +25,7 @@ import numpy as np
 from tgc import trees
 from tgc.runtime.build import module_of
 from tgc.runtime.cache import Entry, key_of
-from tgc.runtime.captures import Get, Same, getter_of, guards_of
+from tgc.runtime.captures import Get, Guards, Same, Scalar, getter_of
 from tgc.runtime.program import Compiler, Program, Slot, shape_of
 from tgc.runtime.runners import Results, Runner, runner_of, separate
 from tgc.runtime.tensors import check_dense, device_of, is_tensor
@@ -85,7 +85,7 @@ class Dispatcher:
         self._memo: dict[Any, Runner] = {}
         self._records: list[Record] = []
         self._captures: list[tuple[Get, Any]] = []
-        self._guards: list[Get] = []
+        self._guards = Guards(None)
         self._short = False
         self._lock = threading.RLock()
 
@@ -107,8 +107,8 @@ class Dispatcher:
                 return self._general(args, kwargs, None)
         if tensor is not None:
             key.append(_torch_mode())
-        if self._guards:
-            key += [get() for get in self._guards]
+        if self._guards.roots:
+            key += self._guards()
         found = tuple(key)
         runner = self._memo.get(found)
         if runner is None:
@@ -149,10 +149,19 @@ class Dispatcher:
         """The exact types of a call."""
         torch = _torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
         types = [_exact(leaf) for leaf in leaves]
-        return (override(), definition, torch, self._static(args, kwargs), self._watched(), *types)
+        watched = self._watched(leaves[: definition.leaves])
+        return (
+            override(),
+            definition,
+            torch,
+            self._static(args, kwargs),
+            watched,
+            *types,
+        )
 
-    def _watched(self) -> tuple[Any, ...]:
-        return tuple([get() for get in self._guards])
+    def _watched(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """What the function sees in globals, cells, and objects among its arguments."""
+        return self._guards([leaf for leaf in leaves if _is_holder(leaf)])
 
     def _static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The values of the arguments in `static_argnames`."""
@@ -168,7 +177,8 @@ class Dispatcher:
         """What a trace is made for: everything of the exact key but sizes, strides and what requires a gradient."""
         torch = _torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
         types = [_loose(leaf) for leaf in leaves[: definition.leaves]]
-        return (definition, torch, self._static(args, kwargs), self._watched(), *types)
+        watched = self._watched(leaves[: definition.leaves])
+        return (definition, torch, self._static(args, kwargs), watched, *types)
 
     def _prepare(
         self,
@@ -180,7 +190,7 @@ class Dispatcher:
         device_of(leaves)
         record = self._find(self._signature(leaves, definition, args, kwargs), leaves)
         if record is None:  # a name may now be bound to something that has other names
-            self._guards = guards_of(self.function)
+            self._guards = Guards(self.function)
             signature = self._signature(leaves, definition, args, kwargs)
             record = self._find(signature, leaves) or self._trace(
                 signature, args, kwargs, leaves[: definition.leaves]
@@ -238,10 +248,10 @@ class Dispatcher:
     def _capture(self, captured: Sequence[Any], leaves: list[Any]) -> list[int]:
         """Positions of captured arrays behind the leaves; each is found by name, so that rebinding is seen."""
         places = []
-        known = {id(value): k for k, (_, value) in enumerate(self._captures)}
+        known = {id(get()): k for k, (get, _) in enumerate(self._captures)}
         for value in captured:
             if id(value) not in known:
-                holders = [leaf for leaf in leaves if container_of(leaf) is None]
+                holders = [leaf for leaf in leaves if _is_holder(leaf)]
                 known[id(value)] = len(self._captures)
                 self._captures.append((getter_of(value, self.function, holders), value))
                 self._memo.clear()
@@ -318,6 +328,11 @@ def _value_key(value: Any) -> Any:
         return (type(value), mode, weakref.ref(value))
     except TypeError:
         return (type(value), mode, Same(value))
+
+
+def _is_holder(leaf: Any) -> bool:
+    """Whether a leaf is an object in which the function may find more."""
+    return not isinstance(leaf, Scalar) and container_of(leaf) is None
 
 
 def _requires(value: Any) -> bool:
