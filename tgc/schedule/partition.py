@@ -30,12 +30,12 @@ from tgc.schedule.tiling import order_axes, tile
 
 @dataclass(eq=False)
 class Group:
-    """Roots that share a kernel over `space`; or, with `library`, one contraction."""
+    """Roots that share a kernel over `space`; or, with `contracts`, one contraction."""
 
     roots: list[Root]
     space: tuple[Dim, ...]
     reads: set[Node] = field(default_factory=set)
-    library: bool = False
+    contracts: bool = False
 
     @property
     def writes(self) -> set[Node]:
@@ -189,7 +189,7 @@ class Partition:
     def _library(self, node: Node) -> Group:
         found = contraction(node)
         assert found is not None
-        return Group([Root(node)], (), {found.a.source, found.b.source}, library=True)
+        return Group([Root(node)], (), {found.a.source, found.b.source}, contracts=True)
 
     def _reads(self, flat: Flat) -> set[Node]:
         buffers = loaded_buffers(flat.body)
@@ -202,7 +202,7 @@ class Partition:
 
     def _joins(self, unit: Group, group: Group, groups: list[Group]) -> bool:
         """Whether `unit` can run inside `group`: same space, shared data (or finishing the same kernel), no detour."""
-        if unit.library or group.library or not _same_space(unit.space, group.space):
+        if unit.contracts or group.contracts or not _same_space(unit.space, group.space):
             return False
         stages = [g for g in groups if g.stages & unit.reads or g.stages & group.reads]
         if len(stages) > 1 or not (stages or unit.reads & (group.reads | group.writes)):

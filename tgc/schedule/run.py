@@ -72,10 +72,10 @@ def schedule(
     partition = Partition(graph, facts, target, {leaf: Placed(b) for leaf, b in buffers.items()})
     partition.place_outputs(dict(zip(graph.outputs, output_names, strict=False)))
     groups = partition.groups()
-    kernels = sum(not g.library for g in groups)
+    kernels = sum(not g.contracts for g in groups)
     steps: list[Step] = []
     for group in groups:
-        if group.library:
+        if group.contracts:
             steps.append(_matmul(group.roots[0].node, partition))
         else:
             count = sum(isinstance(s, Launch) for s in steps)
