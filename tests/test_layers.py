@@ -38,7 +38,7 @@ LAYERS = (
     "__main__",
 )
 MAX_LINES = 600
-GENERATED = ("kernels/generated/", "tgc/calculus/derived.py")
+GENERATED = ("kernels/generated/",)
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "misc"}
 
 

@@ -17,7 +17,6 @@ Partials = tuple[Node | None, ...]
 
 def d_add(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a + b
-
     dy/da = 1 = 1
     dy/db = 1 = 1
     """
@@ -26,7 +25,6 @@ def d_add(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_sub(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a - b
-
     dy/da = 1 = 1
     dy/db = -1 = -1
     """
@@ -35,7 +33,6 @@ def d_sub(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_mul(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a * b
-
     dy/da = b = b
     dy/db = a = a
     """
@@ -44,7 +41,6 @@ def d_mul(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_div(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a / b
-
     dy/da = 1/b = 1 / b  [0.5 ULP]
     dy/db = -a/b**2 = -y / b  [1.1 ULP]
     """
@@ -56,7 +52,6 @@ def d_div(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_mod(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a - b * floor(a / b)
-
     dy/da = 1 = 1
     dy/db = -floor(a/b) = -floordiv(a, b)  [0.5 ULP]
     """
@@ -67,7 +62,6 @@ def d_mod(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_neg(g: Builder, a: Node, y: Node) -> Partials:
     """y = -a
-
     dy/da = -1 = -1
     """
     return (g.like(a, -1.0),)
@@ -75,7 +69,6 @@ def d_neg(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_abs(g: Builder, a: Node, y: Node) -> Partials:
     """y = Abs(a)
-
     dy/da = sign(a) = sign(a)  [0.0 ULP]
     """
     t0 = g.map("sign", a)
@@ -84,7 +77,6 @@ def d_abs(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_fma(g: Builder, a: Node, b: Node, c: Node, y: Node) -> Partials:
     """y = a * b + c
-
     dy/da = b = b
     dy/db = a = a
     dy/dc = 1 = 1
@@ -94,7 +86,6 @@ def d_fma(g: Builder, a: Node, b: Node, c: Node, y: Node) -> Partials:
 
 def d_square(g: Builder, a: Node, y: Node) -> Partials:
     """y = a**2
-
     dy/da = 2*a = a * 2  [0.0 ULP]
     """
     t0 = g.map("mul", a, g.like(a, 2.0))
@@ -103,7 +94,6 @@ def d_square(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_reciprocal(g: Builder, a: Node, y: Node) -> Partials:
     """y = 1 / a
-
     dy/da = -1/a**2 = -y**2  [1.5 ULP]
     """
     t0 = g.map("square", y)
@@ -113,7 +103,6 @@ def d_reciprocal(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_sqrt(g: Builder, a: Node, y: Node) -> Partials:
     """y = sqrt(a)
-
     dy/da = 1/(2*sqrt(a)) = 0.5 / y  [1.2 ULP]
     """
     t0 = g.map("div", g.like(a, 0.5), y)
@@ -122,7 +111,6 @@ def d_sqrt(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_rsqrt(g: Builder, a: Node, y: Node) -> Partials:
     """y = 1 / sqrt(a)
-
     dy/da = -1/(2*a**(3/2)) = -y * 0.5 / a  [1.7 ULP]
     """
     t0 = g.map("mul", y, g.like(a, 0.5))
@@ -133,7 +121,6 @@ def d_rsqrt(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_cbrt(g: Builder, a: Node, y: Node) -> Partials:
     """y = sign(a) * Abs(a)**Rational(1, 3)
-
     dy/da = sign(a)**2/(3*Abs(a)**(2/3)) = 0.3333333333333333 / y**2  [3.5 ULP]
     """
     t0 = g.map("square", y)
@@ -143,7 +130,6 @@ def d_cbrt(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_pow(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a**b
-
     dy/da = a**b*b/a = where(b == 0, 0, pow(a, b - 1) * b)  [17.7 ULP]
     dy/db = a**b*log(a) = where(and(a == 0, b >= 0), 0, y * log(a))  [1.9 ULP]
     """
@@ -163,7 +149,6 @@ def d_pow(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_hypot(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = sqrt(a**2 + b**2)
-
     dy/da = a/sqrt(a**2 + b**2) = where(y == 0, 0, a / y)  [1.2 ULP]
     dy/db = b/sqrt(a**2 + b**2) = where(y == 0, 0, b / y)  [1.1 ULP]
     """
@@ -177,7 +162,6 @@ def d_hypot(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_exp(g: Builder, a: Node, y: Node) -> Partials:
     """y = exp(a)
-
     dy/da = exp(a) = y
     """
     return (y,)
@@ -185,7 +169,6 @@ def d_exp(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_exp2(g: Builder, a: Node, y: Node) -> Partials:
     """y = 2**a
-
     dy/da = 2**a*log(2) = y * 0.6931471805599453  [2.0 ULP]
     """
     t0 = g.map("mul", y, g.like(a, 0.6931471805599453))
@@ -194,7 +177,6 @@ def d_exp2(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_expm1(g: Builder, a: Node, y: Node) -> Partials:
     """y = exp(a) - 1
-
     dy/da = exp(a) = exp(a)  [1.5 ULP]
     """
     t0 = g.map("exp", a)
@@ -203,7 +185,6 @@ def d_expm1(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_log(g: Builder, a: Node, y: Node) -> Partials:
     """y = log(a)
-
     dy/da = 1/a = 1 / a  [0.5 ULP]
     """
     t0 = g.map("div", g.like(a, 1.0), a)
@@ -212,7 +193,6 @@ def d_log(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_log2(g: Builder, a: Node, y: Node) -> Partials:
     """y = log(a) / log(2)
-
     dy/da = 1/(a*log(2)) = 1.4426950408889634 / a  [0.7 ULP]
     """
     t0 = g.map("div", g.like(a, 1.4426950408889634), a)
@@ -221,7 +201,6 @@ def d_log2(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_log10(g: Builder, a: Node, y: Node) -> Partials:
     """y = log(a) / log(10)
-
     dy/da = 1/(a*log(10)) = 0.4342944819032518 / a  [0.9 ULP]
     """
     t0 = g.map("div", g.like(a, 0.4342944819032518), a)
@@ -230,7 +209,6 @@ def d_log10(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_log1p(g: Builder, a: Node, y: Node) -> Partials:
     """y = log(1 + a)
-
     dy/da = 1/(a + 1) = 1 / (a + 1)  [1.3 ULP]
     """
     t0 = g.map("add", a, g.like(a, 1.0))
@@ -240,7 +218,6 @@ def d_log1p(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_logaddexp(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = log(exp(a) + exp(b))
-
     dy/da = exp(a)/(exp(a) + exp(b)) = sigmoid(a - b)  [47.6 ULP]
     dy/db = exp(b)/(exp(a) + exp(b)) = sigmoid(b - a)  [31.4 ULP]
     """
@@ -253,7 +230,6 @@ def d_logaddexp(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_xlogy(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a * log(b)
-
     dy/da = log(b) = where(and(a == 0, b <= 0), 0, log(b))  [1.6 ULP]
     dy/db = a/b = a / b  [0.5 ULP]
     """
@@ -268,7 +244,6 @@ def d_xlogy(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_sigmoid(g: Builder, a: Node, y: Node) -> Partials:
     """y = 1 / (1 + exp(-a))
-
     dy/da = exp(-a)/(1 + exp(-a))**2 = sigmoid(-a) * y  [2.4 ULP]
     """
     t0 = g.map("neg", a)
@@ -279,7 +254,6 @@ def d_sigmoid(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_softplus(g: Builder, a: Node, y: Node) -> Partials:
     """y = log(1 + exp(a))
-
     dy/da = exp(a)/(exp(a) + 1) = sigmoid(a)  [1.6 ULP]
     """
     t0 = g.map("sigmoid", a)
@@ -288,7 +262,6 @@ def d_softplus(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_sin(g: Builder, a: Node, y: Node) -> Partials:
     """y = sin(a)
-
     dy/da = cos(a) = cos(a)  [0.9 ULP]
     """
     t0 = g.map("cos", a)
@@ -297,7 +270,6 @@ def d_sin(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_cos(g: Builder, a: Node, y: Node) -> Partials:
     """y = cos(a)
-
     dy/da = -sin(a) = -sin(a)  [0.9 ULP]
     """
     t0 = g.map("sin", a)
@@ -307,7 +279,6 @@ def d_cos(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_tan(g: Builder, a: Node, y: Node) -> Partials:
     """y = tan(a)
-
     dy/da = tan(a)**2 + 1 = y**2 + 1  [2.9 ULP]
     """
     t0 = g.map("square", y)
@@ -317,7 +288,6 @@ def d_tan(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_asin(g: Builder, a: Node, y: Node) -> Partials:
     """y = asin(a)
-
     dy/da = 1/sqrt(1 - a**2) = rsqrt((1 - a) * (a + 1))  [1.6 ULP]
     """
     t0 = g.map("sub", g.like(a, 1.0), a)
@@ -329,7 +299,6 @@ def d_asin(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_acos(g: Builder, a: Node, y: Node) -> Partials:
     """y = acos(a)
-
     dy/da = -1/sqrt(1 - a**2) = -1 / sqrt((1 - a) * (a + 1))  [1.2 ULP]
     """
     t0 = g.map("sub", g.like(a, 1.0), a)
@@ -343,7 +312,6 @@ def d_acos(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_atan(g: Builder, a: Node, y: Node) -> Partials:
     """y = atan(a)
-
     dy/da = 1/(a**2 + 1) = 1 / hypot(a, 1) / hypot(a, 1)  [2.2 ULP]
     """
     t0 = g.map("hypot", a, g.like(a, 1.0))
@@ -354,7 +322,6 @@ def d_atan(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_atan2(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = atan2(a, b)
-
     dy/da = b/(a**2 + b**2) = where(and(a == 0, b == 0), 0, b / hypot(b, a) / hypot(b, a))  [2.1
         ULP]
     dy/db = -a/(a**2 + b**2) = where(and(a == 0, b == 0), 0, -a / hypot(b, a) / hypot(b, a))
@@ -376,7 +343,6 @@ def d_atan2(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_sinh(g: Builder, a: Node, y: Node) -> Partials:
     """y = sinh(a)
-
     dy/da = cosh(a) = cosh(a)  [1.2 ULP]
     """
     t0 = g.map("cosh", a)
@@ -385,7 +351,6 @@ def d_sinh(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_cosh(g: Builder, a: Node, y: Node) -> Partials:
     """y = cosh(a)
-
     dy/da = sinh(a) = sinh(a)  [0.8 ULP]
     """
     t0 = g.map("sinh", a)
@@ -394,7 +359,6 @@ def d_cosh(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_tanh(g: Builder, a: Node, y: Node) -> Partials:
     """y = tanh(a)
-
     dy/da = 1 - tanh(a)**2 = sech2(a)  [2.2 ULP]
     """
     t0 = g.map("sech2", a)
@@ -403,7 +367,6 @@ def d_tanh(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_sech2(g: Builder, a: Node, y: Node) -> Partials:
     """y = 1 - tanh(a)**2
-
     dy/da = -(2 - 2*tanh(a)**2)*tanh(a) = -y * tanh(a) * 2  [2.5 ULP]
     """
     t0 = g.map("tanh", a)
@@ -415,7 +378,6 @@ def d_sech2(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_asinh(g: Builder, a: Node, y: Node) -> Partials:
     """y = asinh(a)
-
     dy/da = 1/sqrt(a**2 + 1) = 1 / hypot(a, 1)  [1.2 ULP]
     """
     t0 = g.map("hypot", a, g.like(a, 1.0))
@@ -425,7 +387,6 @@ def d_asinh(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_acosh(g: Builder, a: Node, y: Node) -> Partials:
     """y = acosh(a)
-
     dy/da = 1/(sqrt(a - 1)*sqrt(a + 1)) = 1 / (sqrt(a - 1) * sqrt(a + 1))  [2.2 ULP]
     """
     t0 = g.map("sub", a, g.like(a, 1.0))
@@ -439,7 +400,6 @@ def d_acosh(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_atanh(g: Builder, a: Node, y: Node) -> Partials:
     """y = atanh(a)
-
     dy/da = 1/(1 - a**2) = 1 / (1 - a) / (a + 1)  [1.4 ULP]
     """
     t0 = g.map("sub", g.like(a, 1.0), a)
@@ -451,7 +411,6 @@ def d_atanh(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_erf(g: Builder, a: Node, y: Node) -> Partials:
     """y = erf(a)
-
     dy/da = 2*exp(-a**2)/sqrt(pi) = exp(-a**2) * 1.1283791670955126  [22.3 ULP]
     """
     t0 = g.map("square", a)
@@ -463,7 +422,6 @@ def d_erf(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_erfc(g: Builder, a: Node, y: Node) -> Partials:
     """y = erfc(a)
-
     dy/da = -2*exp(-a**2)/sqrt(pi) = -exp(-a**2) * 1.1283791670955126  [35.1 ULP]
     """
     t0 = g.map("square", a)
@@ -476,7 +434,6 @@ def d_erfc(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_maximum(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = Max(a, b)
-
     dy/da = Heaviside(a - b) = where(a < b, 0, where(a == b, 0.5, 1))  [0.0 ULP]
     dy/db = Heaviside(-a + b) = where(b < a, 0, where(b == a, 0.5, 1))  [0.0 ULP]
     """
@@ -493,7 +450,6 @@ def d_maximum(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_minimum(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = Min(a, b)
-
     dy/da = Heaviside(-a + b) = where(b < a, 0, where(b == a, 0.5, 1))  [0.0 ULP]
     dy/db = Heaviside(a - b) = where(a < b, 0, where(a == b, 0.5, 1))  [0.0 ULP]
     """
@@ -510,7 +466,6 @@ def d_minimum(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_clamp_min(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = Max(a, b)
-
     dy/da = Heaviside(a - b) = where(a >= b, 1, 0)  [0.0 ULP]
     dy/db = Heaviside(-a + b) = where(b > a, 1, 0)  [0.0 ULP]
     """
@@ -523,7 +478,6 @@ def d_clamp_min(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_clamp_max(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = Min(a, b)
-
     dy/da = Heaviside(-a + b) = where(b >= a, 1, 0)  [0.0 ULP]
     dy/db = Heaviside(a - b) = where(a > b, 1, 0)  [0.0 ULP]
     """
@@ -536,7 +490,6 @@ def d_clamp_max(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_relu(g: Builder, a: Node, y: Node) -> Partials:
     """y = Max(a, 0)
-
     dy/da = Heaviside(a) = where(a <= 0, 0, 1)  [0.0 ULP]
     """
     t0 = g.map("le", a, g.like(a, 0.0))
@@ -546,7 +499,6 @@ def d_relu(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_copysign(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = Abs(a) * Piecewise((1, b >= 0), (-1, True))
-
     dy/da = Piecewise((1, b >= 0), (-1, True))*sign(a) = where(a == 0, 0, y / a)  [0.0 ULP]
     dy/db = 0
     """

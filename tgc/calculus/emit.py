@@ -60,7 +60,7 @@ def function(name: str, partials: Sequence[Partial | None]) -> str:
 
 def _docstring(name: str, partials: Sequence[Partial | None]) -> list[str]:
     spec = OPS[name]
-    lines = [f'"""y = {spec.formula}', ""]
+    lines = [f'"""y = {spec.formula}']
     for operand, partial in zip(OPERANDS, partials):
         if partial is None:
             lines.append(f"dy/d{operand} = 0")
