@@ -9,53 +9,67 @@ c_0 = np.array(0.0, np.float32)
 c_0_i64 = np.array(0, np.int64)
 
 
-def cross_entropy_kernel_0_block(logits, where, row_sum, t0):
+def cross_entropy_kernel_0_block(
+    logits, label, where, row_sum, total_partial, k, t0, flag0, i_lo, i_hi, cols_i64, cols
+):
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
-    max_ = np.maximum.reduce(logits, axis=1, keepdims=True)
-    isinf = np.isinf(max_)
-    np.copyto(where, max_)
-    np.copyto(where, c_0, where=isinf)
-    np.subtract(logits, where, out=t0)
-    np.exp(t0, out=t0)
-    np.add.reduce(t0, axis=1, keepdims=True, out=row_sum)
+    partial = c_0[()]
+    for i0 in range(i_lo, i_hi, (65535 // cols) + 1):
+        i1 = min(i0 + (65535 // cols) + 1, i_hi)
+        logits_i = logits[i0:i1]
+        where_i = where[i0:i1]
+        t0_i = t0[:i1 - i0]
+        row_sum_i = row_sum[i0:i1]
+        label_i = label[i0:i1]
+        flag0_i = flag0[:i1 - i0]
+        max_ = np.maximum.reduce(logits_i, axis=1, keepdims=True)
+        isinf = np.isinf(max_)
+        np.copyto(where_i, max_)
+        np.copyto(where_i, c_0, where=isinf)
+        np.subtract(logits_i, where_i, out=t0_i)
+        np.exp(t0_i, out=t0_i)
+        np.add.reduce(t0_i, axis=1, keepdims=True, out=row_sum_i)
+        log = np.log(row_sum_i)
+        add = np.add(where_i, log)
+        # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
+        lt = np.less(label_i, c_0_i64)
+        add_1 = np.add(label_i, cols_i64)
+        where_2 = np.where(lt, add_1, label_i)
+        np.equal(k, where_2, out=flag0_i)
+        np.copyto(t0_i, c_0)
+        np.copyto(t0_i, logits_i, where=flag0_i)
+        logits_value_1 = np.add.reduce(t0_i, axis=1, keepdims=True)
+        # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
+        sub_1 = np.subtract(add, logits_value_1)
+        partial = np.add(partial, np.add.reduce(sub_1, axis=None))
+    total_partial[...] = partial
 
 
-def cross_entropy_kernel_0(logits, where, row_sum, cols, rows):
+def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, rows):
     # where = where(isinf(max(logits, axis=1)), 0, max(logits, axis=1))
     # row_sum = sum(exp(logits - where), axis=1)
+    # total_partial = sum(where + log(row_sum) - chosen, axis=0)
     where = where[:, None]
     row_sum = row_sum[:, None]
-    t0 = np.empty((min(rows, (65535 // cols) + 1), cols), np.float32)
-    if rows <= (65535 // cols) + 1:
-        cross_entropy_kernel_0_block(logits, where, row_sum, t0)
-        return
-    i_step = (65535 // cols) + 1
-    for i0 in range(0, rows, i_step):
-        i1 = min(i0 + i_step, rows)
-        cross_entropy_kernel_0_block(logits[i0:i1], where[i0:i1], row_sum[i0:i1], t0[:i1 - i0])
-
-
-def cross_entropy_kernel_1(logits, label, out, where, row_sum, cols, rows):
-    # out = sum(where + log(row_sum) - chosen, axis=0) / rows
-    k = np.arange(rows)
+    label = label[:, None]
+    k = np.arange(cols)
     cols_i64 = np.array(cols, np.int64)
+    t0 = np.empty((min(rows, (65535 // cols) + 1), cols), np.float32)
+    flag0 = np.empty((min(rows, (65535 // cols) + 1), cols), np.bool_)
+    i_step = -(-rows // 64)
+    for i_program, i_lo in enumerate(range(0, rows, i_step)):
+        i_hi = min(i_lo + i_step, rows)
+        cross_entropy_kernel_0_block(
+            logits, label, where, row_sum, total_partial[i_program, ...], k, t0, flag0, i_lo, i_hi,
+            cols_i64, cols
+        )
+
+
+def cross_entropy_kernel_1(out, total_partial, rows):
+    # out = sum(where + log(row_sum) - chosen, axis=0) / rows
     rows_f32 = np.array(rows, np.float32)
-    t0 = np.empty(rows, np.float32)
-    flag0 = np.empty(rows, np.bool_)
-    k0 = np.empty(rows, np.int64)
-    k1 = np.empty(rows, np.int64)
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
-    np.log(row_sum, out=t0)
-    np.add(where, t0, out=t0)
-    # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-    np.less(label, c_0_i64, out=flag0)
-    np.add(label, cols_i64, out=k0)
-    np.copyto(k1, label)
-    np.copyto(k1, k0, where=flag0)
-    logits_value = logits[k, k1]
-    # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
-    np.subtract(t0, logits_value, out=t0)
-    sum_ = np.add.reduce(t0)
+    sum_ = np.add.reduce(total_partial)
     div = np.divide(sum_, rows_f32)
     out[...] = div
 
@@ -63,11 +77,13 @@ def cross_entropy_kernel_1(logits, label, out, where, row_sum, cols, rows):
 @np.errstate(all="ignore")
 def cross_entropy(logits, label):
     rows, cols = logits.shape
+    programs = -(-rows // (-(-rows // 64)))
     out = np.empty((), np.float32)
     where = np.empty(rows, np.float32)
     row_sum = np.empty(rows, np.float32)
-    cross_entropy_kernel_0(logits, where, row_sum, cols, rows)
-    cross_entropy_kernel_1(logits, label, out, where, row_sum, cols, rows)
+    total_partial = np.empty(programs, np.float32)
+    cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, rows)
+    cross_entropy_kernel_1(out, total_partial, rows)
     return (out, where, row_sum)
 
 

@@ -41,46 +41,53 @@ def nan_max(a, b):
 
 @triton.jit
 def cross_entropy_kernel_0(
-    logits_ptr, where_ptr, row_sum_ptr,
-    rows, cols,
+    logits_ptr, label_ptr, where_ptr, row_sum_ptr, total_partial_ptr,
+    rows, cols, i_split,
     BLOCK_i: tl.constexpr, BLOCK_k: tl.constexpr,
 ):
     # where = where(isinf(max(logits, axis=1)), 0, max(logits, axis=1))
     # row_sum = sum(exp(logits - where), axis=1)
-    i = tl.program_id(0) * BLOCK_i + tl.arange(0, BLOCK_i)
-    i_mask = i < rows
+    # total_partial = sum(where + log(row_sum) - chosen, axis=0)
+    i_program = tl.program_id(0)
     k = tl.arange(0, BLOCK_k)
     k_mask = k < cols
-    mask = i_mask[:, None] & k_mask[None, :]
-    logits_offsets = i[:, None] * cols + k[None, :]
-    logits = tl.load(logits_ptr + logits_offsets, mask=mask, other=-float("inf"))
-    # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
-    largest = tl.reduce(logits, 1, nan_max)
-    where = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
-    tl.store(where_ptr + i, where, mask=i_mask)
-    row_sum = tl.sum(tl.where(k_mask[None, :], libdevice.exp(logits - where[:, None]), 0.0), 1)
-    tl.store(row_sum_ptr + i, row_sum, mask=i_mask)
+    at = k.to(tl.int64)
+    partial_lanes = tl.zeros([BLOCK_i], tl.float32)
+    i_start = i_program * i_split
+    i_end = tl.minimum(i_start + i_split, rows)
+    for i_first in range(i_start, i_end, BLOCK_i):
+        i = i_first + tl.arange(0, BLOCK_i)
+        i_mask = i < i_end
+        mask = i_mask[:, None] & k_mask[None, :]
+        logits_offsets = i[:, None] * cols + k[None, :]
+        logits = tl.load(logits_ptr + logits_offsets, mask=mask, other=-float("inf"))
+        # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
+        largest = tl.reduce(logits, 1, nan_max)
+        where = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
+        tl.store(where_ptr + i, where, mask=i_mask)
+        total = tl.sum(tl.where(k_mask[None, :], libdevice.exp(logits - where[:, None]), 0.0), 1)
+        tl.store(row_sum_ptr + i, total, mask=i_mask)
+        label = tl.load(label_ptr + i, mask=i_mask)
+        # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
+        where_1 = tl.where(label < 0, label + cols, label)
+        here = at[None, :] == where_1[:, None]
+        picked = tl.where(here, logits, 0.0)
+        logits_1 = tl.sum(tl.where(k_mask[None, :], picked, 0.0), 1)
+        # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
+        partial_lanes += tl.where(i_mask, where + libdevice.log(total) - logits_1, 0.0)
+    partial = tl.sum(partial_lanes, 0)
+    tl.store(total_partial_ptr + i_program, partial)
 
 
 @triton.jit
-def cross_entropy_kernel_1(
-    logits_ptr, label_ptr, out_ptr, where_ptr, row_sum_ptr,
-    rows, cols,
-    BLOCK_k: tl.constexpr,
-):
+def cross_entropy_kernel_1(out_ptr, total_partial_ptr, rows, n_p, BLOCK_p: tl.constexpr):
     # out = sum(where + log(row_sum) - chosen, axis=0) / rows
-    k = tl.arange(0, BLOCK_k)
-    k_mask = k < rows
-    where = tl.load(where_ptr + k, mask=k_mask, other=0.0)
-    row_sum = tl.load(row_sum_ptr + k, mask=k_mask)
-    label = tl.load(label_ptr + k, mask=k_mask)
-    # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-    where_1 = tl.where(label < 0, label + cols, label)
-    logits_offsets = k * cols + where_1
-    logits = tl.load(logits_ptr + logits_offsets, mask=k_mask, other=0.0)
+    p = tl.arange(0, BLOCK_p)
+    p_mask = p < n_p
+    total_partial_value = tl.load(total_partial_ptr + p, mask=p_mask, other=0.0)
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
-    total = tl.sum(tl.where(k_mask, where + libdevice.log(row_sum) - logits, 0.0), 0)
-    tl.store(out_ptr, tl.div_rn(total, tl.cast(rows, tl.float32)))
+    out = tl.div_rn(tl.sum(total_partial_value, 0), tl.cast(rows, tl.float32))
+    tl.store(out_ptr, out)
 
 
 @triton.jit
@@ -131,25 +138,26 @@ def cross_entropy(logits, label):
     rows, cols = logits.shape
     assert cols <= 16384
     assert cols * rows <= 2146435072
-    assert rows <= 16384
+    i_split = triton.cdiv(rows, 256)
+    i_programs = triton.cdiv(rows, i_split)
     out = torch.empty((), dtype=torch.float32, device=logits.device)
     where = torch.empty((rows,), dtype=torch.float32, device=logits.device)
     row_sum = torch.empty((rows,), dtype=torch.float32, device=logits.device)
+    total_partial = torch.empty((i_programs,), dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
-        programs = (2047 // lanes(cols) + rows) // (2047 // lanes(cols) + 1)
-        if programs > 0:
+        if i_programs > 0:
             BLOCK_i = 2047 // lanes(cols) + 1
             BLOCK_k = lanes(cols)
-            cross_entropy_kernel_0[(programs,)](
-                logits, where, row_sum,
-                rows, cols,
+            cross_entropy_kernel_0[(i_programs,)](
+                logits, label, where, row_sum, total_partial,
+                rows, cols, i_split,
                 BLOCK_i=BLOCK_i, BLOCK_k=BLOCK_k, num_warps=warps(BLOCK_i * BLOCK_k), **IEEE,
             )
-        BLOCK_k = lanes(rows)
+        BLOCK_p = lanes(i_programs)
         cross_entropy_kernel_1[(1,)](
-            logits, label, out, where, row_sum,
-            rows, cols,
-            BLOCK_k=BLOCK_k, num_warps=warps(BLOCK_k), **IEEE,
+            out, total_partial,
+            rows, i_programs,
+            BLOCK_p=BLOCK_p, num_warps=warps(BLOCK_p), **IEEE,
         )
     return (out, where, row_sum)
 

@@ -15,7 +15,7 @@ import tgc
 from kernels.definitions import DEFINITIONS
 from tgc.lowered import KernelView, Lowered
 
-ROWS = [(4096, 1024), (4096, 16384), (512, 16384)]
+ROWS = [(4096, 1024), (32768, 1024), (4096, 16384), (512, 16384)]
 BY_NAME = {definition.name: definition for definition in DEFINITIONS}
 MAPS = ("gelu", "gelu_tanh", "swiglu", "softmax")
 NORMS = ("layer_norm", "rms_norm")
@@ -52,7 +52,7 @@ everything = pytest.mark.parametrize(
 
 @everything
 def test_one_kernel_forward_and_one_backward(name: str, dtype: str, shape: tuple[int, int]) -> None:
-    """Beside them only kernels that finish folds: they read partial results or statistics of rows."""
+    """Beside them only kernels that finish folds: they read nothing of a matrix, only partial results."""
     pair = lowered(name, dtype, *shape)
     for half in (pair.forward, pair.backward):
         passes = [k for k in half.kernels if reads_data(k, shape)]
@@ -66,11 +66,8 @@ def test_one_kernel_forward_and_one_backward(name: str, dtype: str, shape: tuple
 
 
 def reads_data(kernel: KernelView, shape: tuple[int, int]) -> bool:
-    """Whether a kernel reads as much as a whole matrix of inputs or cotangents."""
-    return any(
-        read >= size(kernel, name) and elements(kernel, name) == shape[0] * shape[1]
-        for name, read in kernel.reads.items()
-    )
+    """Whether a kernel reads anything of a matrix of inputs or cotangents."""
+    return any(elements(kernel, name) == shape[0] * shape[1] for name in kernel.reads)
 
 
 def elements(kernel: KernelView, buffer: str) -> int:
@@ -83,8 +80,7 @@ def test_data_is_read_once_and_written_once(name: str, dtype: str, shape: tuple[
     for kernel in lowered(name, dtype, *shape).kernels:
         matrices = [b for b in kernel.reads if elements(kernel, b) == shape[0] * shape[1]]
         for buffer in matrices:
-            few = kernel.reads[buffer] < size(kernel, buffer)  # the logits of the labels
-            assert few or kernel.reads[buffer] == size(kernel, buffer), (kernel.name, buffer)
+            assert kernel.reads[buffer] == size(kernel, buffer), (kernel.name, buffer)
         for buffer, written in kernel.writes.items():
             if kernel.kernel.buffer(buffer).role == "out":
                 assert written == size(kernel, buffer), (kernel.name, buffer)

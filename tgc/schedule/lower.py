@@ -42,6 +42,7 @@ from tgc.kernel.ir import (
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
+from tgc.schedule.picking import pick_gathered
 from tgc.schedule.target import Target
 
 SHORT = 16  # a column this short is folded by one program
@@ -144,6 +145,7 @@ class Lowering:
                 value = self.value(root.node, index, None, own=True)
                 buffer = self.placed[root.node].buffer
                 flat.stores.append(Store(buffer.name, _flat_index(buffer, index), value, ()))
+        flat.body = pick_gathered(self.body, self._fresh)
         self._check()
         flat.inline = [f.node for f in self.folds]
         return flat
@@ -361,7 +363,7 @@ class Lowering:
         """Whether one program may hold, or loop over, everything this fold reads."""
         extent = product([self.axes[a] for a in reduced])
         if not any(self.axes[a] != 1 for a in kept):
-            if row_folds_below(node.args[0], (self.placed, self.staged)):
+            if row_folds_below(node.args[0], self.placed, self.staged):
                 return False
             return self.facts.at_most(extent, self.target.whole)
         last = max((k for k, d in enumerate(node.args[0].shape) if d != 1), default=-1)
@@ -456,14 +458,20 @@ def _flat_index(buffer: Buffer, index: tuple[Index, ...]) -> Index:
     return total
 
 
-def row_folds_below(node: Node, memory: tuple[Mapping[Node, Placed], ...]) -> bool:
-    """Whether computing `node` from what lies in memory folds something to more than one value on the way."""
+def row_folds_below(
+    node: Node, placed: Mapping[Node, Placed], staged: Mapping[Node, Placed]
+) -> bool:
+    """Whether a fold to more than one value lies on the way to `node`, as the kernel before it or inside its own.
+
+    Its kernel holds the rows: what follows them is folded there, and only the partial results are read again.
+    """
     stack, seen = [node], set[Node]()
     while stack:
         node = stack.pop()
-        if node in seen or any(node in where for where in memory):
+        is_fold = isinstance(node, Fold) and contraction(node) is None
+        if node in seen or node in staged or (node in placed and not is_fold):
             continue
-        if isinstance(node, Fold) and any(d != 1 for d in node.shape):
+        if is_fold and any(d != 1 for d in node.shape):
             return True
         seen.add(node)
         stack += node.args

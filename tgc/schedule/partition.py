@@ -142,7 +142,7 @@ class Partition:
         operand = node.args[0]
         extent = product([operand.shape[a] for a in node.axes])
         if not any(d != 1 for d in node.shape):
-            if row_folds_below(operand, (self.placed, self.staged)):
+            if row_folds_below(operand, self.placed, self.staged):
                 return False
             return self.facts.at_most(extent, self.target.whole)
         last = max((k for k, d in enumerate(operand.shape) if d != 1), default=-1)
