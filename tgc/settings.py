@@ -7,6 +7,8 @@
 | `cache_bytes` | `TGC_CACHE_BYTES` | size cap of that folder |
 | `debug` | `TGC_DEBUG` | 1 logs each compilation, 2 also graphs, 3 also kernels, 4 also sources |
 | `dump` | `TGC_DUMP` | a folder that receives every graph, kernel and source |
+| `threads` | `TGC_THREADS` | threads a call on the CPU may use; default: the cores this process may run on |
+| `keep_pages` | `TGC_KEEP_PAGES` | have the C allocator keep freed memory: process-wide and for good (glibc alone) |
 | `verify` | `TGC_VERIFY` | verify graphs and kernels after every pass (on by default) |
 | `disable` | `TGC_DISABLE` | run decorated functions as plain Python |
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -44,6 +47,8 @@ class Settings:
     cache_bytes: int
     debug: int
     dump: str | os.PathLike[str] | None
+    threads: int | None
+    keep_pages: bool
     verify: bool
     disable: bool
 
@@ -56,13 +61,30 @@ class Settings:
             cache_bytes=int(os.environ.get("TGC_CACHE_BYTES", str(256 << 20))),
             debug=int(os.environ.get("TGC_DEBUG", "0")),
             dump=os.environ.get("TGC_DUMP") or None,
+            threads=int(os.environ.get("TGC_THREADS", "0")) or None,
+            keep_pages=_flag("TGC_KEEP_PAGES", False),
             verify=_flag("TGC_VERIFY", True),
             disable=_flag("TGC_DISABLE", False),
         )
 
 
+def _keep_pages() -> None:
+    """Tell glibc never to give pages back: fresh ones cost torch and numpy more than most operations on them do."""
+    import ctypes
+
+    process = ctypes.CDLL(None) if os.name == "posix" else None
+    if not hasattr(process, "gnu_get_libc_version"):
+        warnings.warn("keep_pages: only glibc's allocator has such a switch", stacklevel=4)
+        return
+    trim_threshold, mmap_max = -1, -4
+    process.mallopt(trim_threshold, -1)  # type: ignore[union-attr]  # the heap never shrinks
+    process.mallopt(mmap_max, 0)  # type: ignore[union-attr]  # and large blocks come from it too
+
+
 _current: ContextVar[Settings | None] = ContextVar("tgc_settings", default=None)
 _process = Settings.from_environment()
+if _process.keep_pages:
+    _keep_pages()
 
 
 def current() -> Settings:
@@ -82,6 +104,8 @@ def settings(**changes: Any) -> Iterator[Settings]:
         TypeError: for a name that is not a field of `Settings`.
     """
     token = _current.set(replace(current(), **changes))
+    if changes.get("keep_pages"):
+        _keep_pages()
     try:
         yield current()
     finally:
