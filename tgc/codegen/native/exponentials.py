@@ -1,0 +1,256 @@
+"""exp, log and what is made of them, as branch-free polynomials in float32 and float64.
+
+The reductions are the textbook ones (Cody and Waite, Software Manual for the Elementary Functions; Sun's fdlibm for the
+float64 logarithm): exp(x) = 2**n exp(r) with n = round(x / ln 2), and log(2**k (1 + f)) = k ln 2 + log(1 + f) with
+1 + f in [2/3, 4/3). The coefficients are minimax fits, by Remez exchange in 160-bit arithmetic, of the function named
+above each, on its interval, for relative error of the result.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tgc.codegen.native.vectors import Code, Value
+
+INF, NAN = math.inf, math.nan
+LN2, LOG2_E = 0.6931471805599453, 1.4426950408889634
+# ln 2 and log10 2 in two parts, the first short enough that its product with an exponent is exact.
+LN2_PARTS = {
+    32: (0.693359375, -2.12194440e-4),
+    64: (6.93147180369123816490e-01, 1.90821492927058770002e-10),
+}
+LOG10_2_PARTS = {
+    32: (0.301025390625, 4.605038981195214e-06),
+    64: (0.3010299955494702, 1.1451100898021838e-10),
+}
+
+# (exp(r) - 1 - r) / r**2 on |r| <= ln(2) / 2: 2**-26.1 and 2**-61.7
+EXP = {
+    32: (
+        0.5,
+        0.16666541993618011,
+        0.04166627675294876,
+        0.008366776630282402,
+        0.0013946779072284698,
+    ),
+    64: (
+        0.5,
+        0.16666666666666677,
+        0.0416666666666667,
+        0.008333333333321341,
+        0.0013888888888866481,
+        0.00019841269886944818,
+        2.480158736131731e-05,
+        2.7557243307828995e-06,
+        2.7557242071422804e-07,
+        2.510937566989628e-08,
+        2.0924665331288123e-09,
+    ),
+}
+# (2**r - 1) / r on |r| <= 1/2: 2**-28.9 and 2**-64.3
+EXP2 = {
+    32: (
+        0.6931471824645996,
+        0.24022650718688965,
+        0.05550326406955719,
+        0.009618001990020275,
+        0.0013400805182754993,
+        0.00015476862608920783,
+    ),
+    64: (
+        0.6931471805599453,
+        0.24022650695910072,
+        0.0555041086648217,
+        0.009618129107628496,
+        0.0013333558146389252,
+        0.00015403530393339943,
+        1.5252733857455314e-05,
+        1.3215486833996452e-06,
+        1.0178050669687952e-07,
+        7.0548879033519e-09,
+        4.456759700270937e-10,
+        2.5742286666810365e-11,
+    ),
+}
+# (log(1 + f) - f + f**2 / 2) / f**3 on |f| <= 1/3: 2**-27.6
+LOG32 = (
+    0.33333224058151245,
+    -0.24999688565731049,
+    0.20010043680667877,
+    -0.16685467958450317,
+    0.14010927081108093,
+    -0.12115103006362915,
+    0.13962411880493164,
+    -0.1319175511598587,
+)
+# (2 atanh(s) - 2 s) / s**3 in s**2 on |s| <= 1/5: 2**-61.5
+LOG64 = (
+    0.666666666666666,
+    0.40000000000060076,
+    0.2857142855503131,
+    0.22222224384478348,
+    0.18181660707621272,
+    0.1539127787436334,
+    0.13170851009105203,
+    0.13861401499295603,
+)
+
+
+def is_single(code: Code) -> bool:
+    return code.format.bits == 32
+
+
+def keep_tiny(x: Value, result: Value) -> Value:
+    """x itself where it is so small that the function is x: keeps the sign of zero and the digits of denormals."""
+    return (x.absolute() < (2.0**-25 if is_single(x.code) else 2.0**-54)).where(x, result)
+
+
+def reduce_exp(x: Value) -> tuple[Value, Value]:
+    """n, in the low bits of a float, and r = x - n ln 2."""
+    magic = x.code.format.magic
+    shifted = x.fma(LOG2_E, magic)
+    n = shifted - magic
+    high, low = LN2_PARTS[x.code.format.bits]
+    return shifted.as_bits(), n.fma(-low, n.fma(-high, x))
+
+
+def expm1_polynomial(r: Value) -> Value:
+    """exp(r) - 1 of a reduced argument."""
+    return r.polynomial(EXP[r.code.format.bits]).fma(r * r, r)
+
+
+def power_of_two(n: Value, offset: int = 0) -> Value:
+    """2**(n + offset) of an integer, or of the bits of `reduce_exp`, for a normal result."""
+    form = n.code.format
+    return ((n << form.fraction) + ((form.bias + offset) << form.fraction)).as_float()
+
+
+def scale(p: Value, n: Value) -> Value:
+    """p 2**n in two steps, so that what overflows or becomes denormal is rounded once and right."""
+    form = p.code.format
+    half = (n << (form.fraction - 1)) & -(1 << form.fraction)
+    rest = (n << form.fraction) - half
+    bias = form.bias << form.fraction
+    return p * (half + bias).as_float() * (rest + bias).as_float()
+
+
+def exp(x: Value) -> Value:
+    low, high = (-104.0, 89.0) if is_single(x.code) else (-746.0, 710.0)
+    n, r = reduce_exp(x.least(high).most(low))
+    return scale(expm1_polynomial(r) + 1.0, n)
+
+
+def exp2(x: Value) -> Value:
+    low, high = (-151.0, 129.0) if is_single(x.code) else (-1076.0, 1025.0)
+    x = x.least(high).most(low)
+    magic = x.code.format.magic
+    shifted = x + magic
+    r = x - (shifted - magic)
+    return scale(r.polynomial(EXP2[x.code.format.bits]).fma(r, 1.0), shifted.as_bits())
+
+
+def expm1(x: Value) -> Value:
+    low, high = (-18.0, 89.0) if is_single(x.code) else (-40.0, 710.0)
+    n, r = reduce_exp(x.least(high).most(low))
+    # Half of it, as 2**n alone would overflow before the result does.
+    power = power_of_two(n, -1)
+    half = expm1_polynomial(r).fma(power, power - 0.5)
+    return keep_tiny(x, half + half)
+
+
+def split_exponent(x: Value) -> tuple[Value, Value]:
+    """k + bias as an integer field in the exponent's place (with fraction bits below it), and 1 + f, of x > 0."""
+    form = x.code.format
+    start = form.pattern(2.0 / 3.0)
+    field = x.as_bits() + ((form.bias << form.fraction) - start)
+    return field, ((field & form.fraction_mask) + start).as_float()
+
+
+def exponent(field: Value) -> Value:
+    """k + magic as a float, of the field of `split_exponent`: no conversion, which AVX2 lacks for 64 bits."""
+    form = field.code.format
+    return ((field >> form.fraction) + (form.pattern(form.magic) - form.bias)).as_float()
+
+
+def log_tail(f: Value) -> Value:
+    """log(1 + f) - f on [-1/3, 1/3]."""
+    square = f * f
+    if is_single(f.code):
+        return (square * f).fma(f.polynomial(LOG32), square * -0.5)
+    s = f / (f + 2.0)
+    z = s * s
+    half = square * 0.5
+    return s * (half + z * z.polynomial(LOG64)) - half
+
+
+def log_edges(x: Value, zero: Value | float, result: Value) -> Value:
+    """The logarithm's values where x <= `zero`, at infinity and at NaN."""
+    result = (x < INF).where(result, x)
+    return (x > zero).where(result, x.equals(zero).where(-INF, x.code.constant(NAN, "f")))
+
+
+def log_parts(x: Value) -> tuple[Value, Value]:
+    """k, as a float, and f, with x = 2**k (1 + f); denormals included."""
+    form = x.code.format
+    shift = form.fraction + 1
+    denormal = x < 2.0 ** (1 - form.bias)
+    field, m = split_exponent(denormal.where(x * 2.0**shift, x))
+    return exponent(field) - denormal.where(form.magic + shift, form.magic), m - 1.0
+
+
+def log(x: Value) -> Value:
+    k, f = log_parts(x)
+    high, low = LN2_PARTS[x.code.format.bits]
+    return log_edges(x, 0.0, k.fma(high, k.fma(low, log_tail(f)) + f))
+
+
+def log2(x: Value) -> Value:
+    k, f = log_parts(x)
+    return log_edges(x, 0.0, (log_tail(f) + f).fma(LOG2_E, k))
+
+
+def log10(x: Value) -> Value:
+    k, f = log_parts(x)
+    high, low = LOG10_2_PARTS[x.code.format.bits]
+    return log_edges(x, 0.0, k.fma(high, k.fma(low, (log_tail(f) + f) * math.log10(math.e))))
+
+
+def log1p(x: Value) -> Value:
+    form = x.code.format
+    field, _ = split_exponent(x + 1.0)
+    # 1 + f = 2**-k (1 + x) = 2**-k x + 2**-k: from x itself, so that no digit of it is lost. 2**(2-k) stays normal.
+    power = (field & form.exponent_mask) - (form.bias << form.fraction)
+    inverse = (((form.bias + 2) << form.fraction) - power).as_float()
+    f = (x.as_bits() - power).as_float() + inverse.fma(0.25, -1.0)
+    k = exponent(field) - form.magic
+    high, low = LN2_PARTS[form.bits]
+    result = log_edges(x, -1.0, k.fma(high, k.fma(low, log_tail(f)) + f))
+    return keep_tiny(x, result)
+
+
+def tanh(x: Value) -> Value:
+    """expm1(2 a) / (expm1(2 a) + 2), of a = |x|."""
+    a = x.absolute().least(10.0 if is_single(x.code) else 20.0)
+    n, r = reduce_exp(a + a)
+    power = power_of_two(n)
+    e = expm1_polynomial(r).fma(power, power - 1.0)
+    return (e / (e + 2.0)).with_sign_of(x)
+
+
+def quarter_expm1(a: Value) -> Value:
+    """expm1(a) / 4 of 0 <= a, finite for as long as sinh and cosh are."""
+    n, r = reduce_exp(a.least(89.7 if is_single(a.code) else 710.7))
+    power = power_of_two(n, -2)
+    return expm1_polynomial(r).fma(power, power - 0.25)
+
+
+def sinh(x: Value) -> Value:
+    """(e + e / (e + 1)) / 2, of e = expm1(|x|)."""
+    quarter = quarter_expm1(x.absolute())
+    half = quarter + quarter / quarter.fma(4.0, 1.0)
+    return keep_tiny(x, (half + half).with_sign_of(x))
+
+
+def cosh(x: Value) -> Value:
+    quarter = quarter_expm1(x.absolute()) + 0.25
+    return quarter.fma(2.0, 0.125 / quarter)

@@ -1,0 +1,251 @@
+"""Arithmetic on LLVM vectors, written as Python expressions.
+
+An elementary function is a page of adds, multiplies and bit tricks; as LLVM text nobody could read it. `Code` collects
+the instructions of one function over `<lanes x float>` or `<lanes x double>`, `Value` overloads the operators, and the
+formula stands in the source as it stands in a book. Nothing here knows a function's name.
+
+A comparison with NaN is false, and `where` picks by it, so the order of the operands of `least` and `most` says what
+becomes of NaN: it stays what it is.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tgc.ir.dtypes import DType, float32
+
+
+@dataclass(frozen=True)
+class Format:
+    """An IEEE binary format: its width, its fraction bits, its bias, and the LLVM names."""
+
+    bits: int
+    fraction: int
+    bias: int
+    name: str
+
+    @property
+    def magic(self) -> float:
+        """1.5 * 2**fraction: added to a small number it rounds it to an integer in its low bits."""
+        return 1.5 * 2.0**self.fraction
+
+    @property
+    def exponent_mask(self) -> int:
+        return (2 * self.bias + 1) << self.fraction
+
+    @property
+    def fraction_mask(self) -> int:
+        return (1 << self.fraction) - 1
+
+    def pattern(self, value: float) -> int:
+        """The bits of a number, rounded to the format, as an unsigned integer."""
+        if self.bits == 32:
+            return int(struct.unpack("<I", struct.pack("<f", value))[0])
+        return int(struct.unpack("<Q", struct.pack("<d", value))[0])
+
+
+SINGLE = Format(32, 23, 127, "float")
+DOUBLE = Format(64, 52, 1023, "double")
+
+
+def format_of(dtype: DType) -> Format:
+    return SINGLE if dtype == float32 else DOUBLE
+
+
+@dataclass(frozen=True)
+class Value:
+    """A vector of the function's float type ("f"), of integers of its width ("i") or of i1 ("b")."""
+
+    code: Code
+    text: str
+    kind: str
+
+    def __add__(self, other: Value | float) -> Value:
+        return self.code.arithmetic("add", self, other)
+
+    def __radd__(self, other: float) -> Value:
+        return self.code.arithmetic("add", self, other)
+
+    def __sub__(self, other: Value | float) -> Value:
+        return self.code.arithmetic("sub", self, other)
+
+    def __rsub__(self, other: float) -> Value:
+        return self.code.arithmetic("sub", self.code.like(self, other), self)
+
+    def __mul__(self, other: Value | float) -> Value:
+        return self.code.arithmetic("mul", self, other)
+
+    def __rmul__(self, other: float) -> Value:
+        return self.code.arithmetic("mul", self, other)
+
+    def __truediv__(self, other: Value | float) -> Value:
+        return self.code.arithmetic("div", self, other)
+
+    def __rtruediv__(self, other: float) -> Value:
+        return self.code.arithmetic("div", self.code.like(self, other), self)
+
+    def __neg__(self) -> Value:
+        return self.code.emit(f"fneg {self.type} {self.text}", "f")
+
+    def __and__(self, other: Value | int) -> Value:
+        return self.code.bitwise("and", self, other)
+
+    def __or__(self, other: Value | int) -> Value:
+        return self.code.bitwise("or", self, other)
+
+    def __xor__(self, other: Value | int) -> Value:
+        return self.code.bitwise("xor", self, other)
+
+    def __lshift__(self, other: Value | int) -> Value:
+        return self.code.bitwise("shl", self, other)
+
+    def __rshift__(self, other: Value | int) -> Value:
+        """The logical shift: AVX2 has no arithmetic one for 64 bits."""
+        return self.code.bitwise("lshr", self, other)
+
+    def __lt__(self, other: Value | float) -> Value:
+        return self.code.compare("lt", self, other)
+
+    def __le__(self, other: Value | float) -> Value:
+        return self.code.compare("le", self, other)
+
+    def __gt__(self, other: Value | float) -> Value:
+        return self.code.compare("gt", self, other)
+
+    def __ge__(self, other: Value | float) -> Value:
+        return self.code.compare("ge", self, other)
+
+    def equals(self, other: Value | float) -> Value:
+        return self.code.compare("eq", self, other)
+
+    @property
+    def type(self) -> str:
+        return self.code.type_of(self.kind)
+
+    def as_bits(self) -> Value:
+        return self.code.emit(f"bitcast {self.type} {self.text} to {self.code.type_of('i')}", "i")
+
+    def as_float(self) -> Value:
+        return self.code.emit(f"bitcast {self.type} {self.text} to {self.code.type_of('f')}", "f")
+
+    def fma(self, factor: Value | float, addend: Value | float) -> Value:
+        """self * factor + addend, rounded once."""
+        return self.code.intrinsic("fma", self, factor, addend)
+
+    def absolute(self) -> Value:
+        return self.code.intrinsic("fabs", self)
+
+    def sqrt(self) -> Value:
+        return self.code.intrinsic("sqrt", self)
+
+    def with_sign_of(self, other: Value) -> Value:
+        return self.code.intrinsic("copysign", self, other)
+
+    def least(self, bound: Value | float) -> Value:
+        """The lesser of both; NaN where self is NaN."""
+        return (self > bound).where(bound, self)
+
+    def most(self, bound: Value | float) -> Value:
+        """The greater of both; NaN where self is NaN."""
+        return (self < bound).where(bound, self)
+
+    def where(self, yes: Value | float, no: Value | float) -> Value:
+        """yes where self, an i1, is true; else no."""
+        model = yes if isinstance(yes, Value) else no if isinstance(no, Value) else None
+        kind = model.kind if model else "f"
+        a, b = self.code.constant(yes, kind), self.code.constant(no, kind)
+        return self.code.emit(
+            f"select {self.type} {self.text}, {a.type} {a.text}, {b.type} {b.text}", kind
+        )
+
+    def polynomial(self, coefficients: Sequence[float]) -> Value:
+        """Horner's scheme, ascending coefficients: the engine has several vectors in flight to hide its latency."""
+        result: Value = self.code.constant(coefficients[-1], "f")
+        for coefficient in reversed(coefficients[:-1]):
+            result = result.fma(self, coefficient)
+        return result
+
+
+@dataclass
+class Code:
+    """The instructions of one LLVM function over vectors of `lanes` elements; one lane is the scalar type."""
+
+    format: Format
+    lanes: int
+    lines: list[str] = field(default_factory=list)
+    declared: set[str] = field(default_factory=set)
+    prefix: str = "t"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def scalar_type(self, kind: str) -> str:
+        return {"f": self.format.name, "i": f"i{self.format.bits}", "b": "i1"}[kind]
+
+    def type_of(self, kind: str) -> str:
+        scalar = self.scalar_type(kind)
+        return scalar if self.lanes == 1 else f"<{self.lanes} x {scalar}>"
+
+    @property
+    def suffix(self) -> str:
+        """How LLVM and `call_name` spell the type in a name: v16f32, or f32 for one lane."""
+        return f"v{self.lanes}f{self.format.bits}" if self.lanes > 1 else f"f{self.format.bits}"
+
+    def emit(self, instruction: str, kind: str) -> Value:
+        name = f"%{self.prefix}{len(self.lines)}"
+        self.lines.append(f"{name} = {instruction}")
+        return Value(self, name, kind)
+
+    def argument(self, name: str) -> Value:
+        return Value(self, f"%{name}", "f")
+
+    def constant(self, value: Value | float, kind: str) -> Value:
+        """A number in every lane, exact: floats as LLVM's hexadecimal of the double of equal value."""
+        if isinstance(value, Value):
+            return value
+        if kind == "f":
+            single = self.format.bits == 32
+            rounded = struct.unpack("<f", struct.pack("<f", value))[0] if single else value
+            text = f"0x{DOUBLE.pattern(rounded):016X}"
+        else:
+            bits = self.format.bits
+            text = str((int(value) + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1))
+        if self.lanes > 1:
+            # One constant expression that the parser folds: a list of the lanes would be most of the module.
+            vector, scalar = self.type_of(kind), self.scalar_type(kind)
+            text = (
+                f"shufflevector ({vector} insertelement ({vector} poison, {scalar} {text}, i32 0), "
+                f"{vector} poison, <{self.lanes} x i32> zeroinitializer)"
+            )
+        return Value(self, text, kind)
+
+    def like(self, model: Value, value: float) -> Value:
+        return self.constant(value, model.kind)
+
+    def arithmetic(self, name: str, a: Value, b: Value | float) -> Value:
+        b = self.constant(b, a.kind)
+        opcode = f"f{name}" if a.kind == "f" else name
+        return self.emit(f"{opcode} {a.type} {a.text}, {b.text}", a.kind)
+
+    def bitwise(self, opcode: str, a: Value, b: Value | int) -> Value:
+        b = self.constant(b, a.kind)
+        return self.emit(f"{opcode} {a.type} {a.text}, {b.text}", a.kind)
+
+    def compare(self, relation: str, a: Value, b: Value | float) -> Value:
+        b = self.constant(b, a.kind)
+        if a.kind == "f":
+            return self.emit(f"fcmp o{relation} {a.type} {a.text}, {b.text}", "b")
+        signed = relation if relation == "eq" else f"s{relation}"
+        return self.emit(f"icmp {signed} {a.type} {a.text}, {b.text}", "b")
+
+    def intrinsic(self, name: str, *operands: Value | float) -> Value:
+        """A call of @llvm.name, which every target has as an instruction."""
+        values = [self.constant(operand, "f") for operand in operands]
+        kind = self.type_of("f")
+        self.declared.add(
+            f"declare {kind} @llvm.{name}.{self.suffix}({', '.join([kind] * len(values))})"
+        )
+        passed = ", ".join(f"{kind} {value.text}" for value in values)
+        return self.emit(f"call {kind} @llvm.{name}.{self.suffix}({passed})", "f")
