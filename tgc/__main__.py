@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--grad", action="store_true", help="with the gradient's kernels")
     source.add_argument(
-        "--backend", choices=("numpy", "triton"), help="numpy or triton; default: by the target"
+        "--backend", choices=("numpy", "native", "triton"), help="default: by the target"
     )
     source.add_argument("--target", help="a GPU to lower for, such as sm_90; none has to be there")
     source.set_defaults(command=run_source)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tgc.lowered import Lowered
 
 PRECISIONS = ("fused", "eager")
-BACKENDS = ("numpy", "triton")
+BACKENDS = ("numpy", "native", "triton")
 
 
 class Compiled(Dispatcher):
@@ -72,7 +72,7 @@ class Compiled(Dispatcher):
 
         Args:
             grad: lower the training pair: forward and backward.
-            backend: "numpy" or "triton"; default: by the target or the arguments.
+            backend: "numpy", "native" or "triton"; default: by the target or the arguments.
             target: "numpy", or a GPU architecture such as "sm_90" or "gfx942"; no such GPU has to be there.
         """
         traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
@@ -140,7 +140,7 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Compile a function of arrays; a decorator, with or without options.
 
     Args:
-        backend: "numpy" or "triton"; default: by the device of the arguments.
+        backend: "numpy", "native" or "triton"; default: by the device of the arguments.
         precision: "fused" computes half types in float32 and rounds where the program has a visible result;
             "eager" rounds after each operation, as torch does.
         fast_math: allow rewrites that change results for NaN, infinities and signed zeros.
@@ -173,8 +173,8 @@ def _target(values: Sequence[Any], backend: str | None, target: str | None) -> s
     device = tensors.device_of(real)
     if device is not None and device.type == "cuda" and backend != "numpy":
         return tensors.architecture(device)
-    return "sm_90" if backend == "triton" else "numpy"
+    return "sm_90" if backend == "triton" else backend or "numpy"
 
 
 def _no_backend(backend: object) -> BackendError:
-    return BackendError(f"there is no backend {backend!r}", hint="numpy or triton")
+    return BackendError(f"there is no backend {backend!r}", hint=" or ".join(BACKENDS))

@@ -183,19 +183,19 @@ def _constant_pair(graph: Graph, plan: Plan) -> dict[str, Any]:
 
 
 def target_named(name: str) -> Target:
-    """The target called "numpy", or the GPU architecture of that name.
+    """The target called "numpy" or "native", or the GPU architecture of that name.
 
     Raises:
         BackendError: no such target.
     """
-    from tgc.schedule.target import NUMPY, triton
+    from tgc.schedule.target import NATIVE, NUMPY, triton
 
-    if name == "numpy":
-        return NUMPY
+    if name in ("numpy", "native"):
+        return NUMPY if name == "numpy" else NATIVE
     if re.fullmatch(r"sm_\d+[af]?|gfx[0-9a-f]{3,}", name):
         return triton(name)
     raise BackendError(
-        f"there is no target {name!r}", hint='"numpy", "sm_90" (NVIDIA) or "gfx942" (AMD)'
+        f"there is no target {name!r}", hint='"native", "numpy", "sm_90" (NVIDIA) or "gfx942" (AMD)'
     )
 
 
@@ -217,6 +217,10 @@ def _backend(target: Target) -> Any:
         from tgc.codegen import numpy
 
         return numpy
+    if target.backend == "native":
+        from tgc.codegen import native
+
+        return native
     from tgc.codegen import triton
 
     return triton

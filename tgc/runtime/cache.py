@@ -119,6 +119,34 @@ class Cache:
             entries.append(entry)
         return entry
 
+    # --- object code ---
+
+    def load_bytes(self, key: str) -> bytes | None:
+        """What `store_bytes` kept for `key`, if it is whole."""
+        if not self._readable:
+            return None
+        try:
+            data = (self.folder / f"{key}-0.o").read_bytes()
+        except OSError:
+            return None
+        body, digest = data[:-32], data[-32:]
+        return body if hashlib.sha256(body).digest() == digest else None
+
+    def store_bytes(self, key: str, data: bytes) -> None:
+        """Keep bytes that can be made again: where the disk does not take them, they are not kept."""
+        if not self._writable:
+            return
+        with contextlib.suppress(OSError):
+            self._open()
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data + hashlib.sha256(data).digest())
+                os.replace(name, self.folder / f"{key}-0.o")
+            except OSError:
+                os.unlink(name)
+            self._sweep_sometimes()
+
     def _open(self) -> None:
         if self._readable:
             return

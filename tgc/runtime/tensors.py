@@ -94,6 +94,8 @@ def target_of(device: Any, backend: str | None) -> str:
     if kind in ("cpu", "meta"):
         if backend in (None, "numpy"):
             return "numpy"
+        if backend == "native":
+            return "native"
         return _triton_without_gpu(kind, backend)
     if backend not in (None, "triton"):
         raise BackendError(
@@ -107,7 +109,7 @@ def target_of(device: Any, backend: str | None) -> str:
 
 def _triton_without_gpu(kind: str, backend: str) -> str:
     if backend != "triton":
-        raise BackendError(f"there is no backend {backend!r}", hint="numpy or triton")
+        raise BackendError(f"there is no backend {backend!r}", hint="numpy, native or triton")
     if interpreted() and kind == "cpu":
         return "sm_90"
     torch = sys.modules.get("torch")

@@ -33,6 +33,10 @@ NUMPY = Target(
     "numpy", "numpy", flat=1 << 16, tile=1 << 16, row=1 << 20, whole=1 << 16, programs=64
 )
 
+NATIVE = Target(
+    "native", "native", flat=1 << 14, tile=1 << 16, row=1 << 15, whole=1 << 16, programs=64
+)
+
 
 def triton(architecture: str) -> Target:
     """The Triton backend for `architecture`, such as "sm_90"."""

@@ -1,0 +1,101 @@
+"""The host function of a plan: sizes from the inputs, fresh outputs, kernels on one thread or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tgc.codegen.naming import Names, returned, size_operand, size_text
+from tgc.codegen.numpy.constants import dtype_text
+from tgc.codegen.numpy.host import _bind, _name_counts, _shape, _symbols, emit_matmul
+from tgc.codegen.numpy.lines import define
+from tgc.ir.ops import OPS
+from tgc.ir.sizes import Dim, product
+from tgc.kernel.ir import Kernel, Launch, Load, Op, Plan, Store
+from tgc.kernel.walk import statements
+
+STREAM_BYTES = 1 << 23
+"""Outputs larger than this do not fit the caches beside what is read: their stores pass by."""
+THREAD_NS = 100_000
+"""Work for which a second thread is worth waking."""
+NS_PER_COST, NS_PER_BYTE = 0.02, 0.04
+
+
+def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) -> str:
+    """The source of `plan.name`; `kernel_names` maps the position of each launch to its kernel's name."""
+    names = module_names.child()
+    buffers = {
+        b: names.new(b)
+        for b in (*plan.inputs, *(b.name for b in plan.buffers if b.name not in plan.inputs))
+    }
+    used = _symbols(plan)
+    sizes = {b.name: names.new(b.name) for b in plan.bindings if b.name in used}
+    lines = _bind(plan, buffers, sizes)
+    counts = _name_counts(plan, names, sizes)
+    lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
+    for b in plan.buffers:
+        if b.role not in ("in", "scalar"):
+            shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
+            lines.append(f"{buffers[b.name]} = empty({shape}, {dtype_text(b.dtype)})")
+    for position, step in enumerate(plan.steps):
+        if not isinstance(step, Launch):
+            lines.append(emit_matmul(step, plan, buffers))
+            continue
+        kernel, name = step.kernel, kernel_names[position]
+        args = [*(buffers[b.name] for b in kernel.buffers), *(sizes[s] for s in kernel.sizes)]
+        lines += _launch(kernel, name, args, buffers, sizes, names)
+    outputs = returned(plan, buffers, "copy")
+    lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
+    return define(plan.name, [buffers[i] for i in plan.inputs], lines)
+
+
+def _launch(
+    kernel: Kernel,
+    name: str,
+    args: list[str],
+    buffers: Mapping[str, str],
+    sizes: Mapping[str, str],
+    names: Names,
+) -> list[str]:
+    """One call; for more programs than one thread should run, several, past the caches where that pays."""
+    programs: Dim = product(tuple(a.programs for a in kernel.axes))
+    grain = _grain(kernel)
+    call = ", ".join(args)
+    if isinstance(programs, int) and programs <= grain:
+        return [f"{name}({call}, 0, {programs})"]
+    count = names.new(f"{kernel.name}_programs")
+    lines = [
+        f"{count} = {size_text(programs, sizes)}",
+        f"if {count} <= {grain}:",
+        f"    {name}({call}, 0, {count})",
+        "else:",
+    ]
+    outputs = [b for b in kernel.buffers if b.role == "out" and b.name in _stored(kernel)]
+    if outputs:
+        large = " + ".join(f"{buffers[b.name]}.nbytes" for b in outputs)
+        rows = [
+            f"{size_operand(b.strides[-2], sizes)} * {b.dtype.itemsize} % 64 == 0"
+            for b in outputs
+            if len(b.shape) > 1
+        ]
+        test = " and ".join([f"{large} > {STREAM_BYTES}", *dict.fromkeys(rows)])
+        lines.append(f'    kernel = code.streaming("{name}") if {test} else {name}')
+    else:
+        lines.append(f"    kernel = {name}")
+    return [*lines, f"    parallel(partial(kernel, {call}), {count}, {grain})"]
+
+
+def _grain(kernel: Kernel) -> int:
+    """Programs that are worth a thread: by the cost table and the bytes of an element, elements by the tile."""
+    cost = nbytes = 0.0
+    for s, _ in statements(kernel.body):
+        if isinstance(s, Op):
+            cost += OPS[s.op].cost
+        elif isinstance(s, Load | Store):
+            nbytes += kernel.buffer(s.buffer).dtype.itemsize
+    elements = 1 << 14
+    per_program = elements * (cost * NS_PER_COST + nbytes * NS_PER_BYTE)
+    return max(1, round(THREAD_NS / max(per_program, 1.0)))
+
+
+def _stored(kernel: Kernel) -> set[str]:
+    return {s.buffer for s, _ in statements(kernel.body) if isinstance(s, Store)}

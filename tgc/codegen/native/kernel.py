@@ -1,0 +1,384 @@
+"""One kernel as an LLVM function: its programs in a loop, and inside it the loops of `nest`.
+
+The innermost loops take whole vectors: `lanes` elements at once, and what is left at the end under a mask. A value
+that does not vary along such a loop is a scalar register. Vectors are wider than those of the processor, so that
+several independent chains of instructions are in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tgc.codegen.native.address import Address, Addresses, Position, numbers
+from tgc.codegen.native.functions import FUNCTIONS, call_name
+from tgc.codegen.native.instructions import cast, constant, instruction, order, spread
+from tgc.codegen.native.llvm import Function, Value, memory_type, register_type, suffix, vector
+from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest
+from tgc.errors import BackendError, Line
+from tgc.ir import dtypes
+from tgc.ir.dtypes import DType
+from tgc.ir.nodes import BASIC_MONOIDS
+from tgc.ir.sizes import Dim, Size
+from tgc.kernel.ir import Const, Iota, Kernel, Load, Op, Operand, Reduce, Store
+
+VECTOR_BYTES = 128
+Needed = tuple[str, DType, int]
+
+
+def emit_kernel(kernel: Kernel, name: str, declared: set[str], needed: set[Needed]) -> str:
+    """The function `name(buffers..., sizes..., first, last)`, which runs programs first to last.
+
+    `declared` and `needed` receive the intrinsics and elementary functions it calls.
+
+    Raises:
+        BackendError: the kernel has something this engine cannot do.
+    """
+    writer = _Writer(kernel, name)
+    text = writer.write()
+    declared |= writer.f.declared
+    needed |= writer.needed
+    return text
+
+
+@dataclass
+class _Scope:
+    """What is known at a place: values by name, and the mask of the lanes that exist (None: all)."""
+
+    values: dict[str, Value]
+    axis: str | None = None  # the one along which vectors lie
+    lanes: int = 1
+    mask: Value | None = None
+
+    def inside(self) -> _Scope:
+        return _Scope(dict(self.values), self.axis, self.lanes, self.mask)
+
+
+@dataclass
+class _Array:
+    """Scratch with an element per position along `axes`, which is counted from each axis' start in the program."""
+
+    pointer: str
+    dtype: DType
+    axes: tuple[str, ...]
+    strides: tuple[str, ...]
+    count: str
+
+
+@dataclass
+class _Writer:
+    kernel: Kernel
+    name: str
+    f: Function = field(default_factory=Function)
+    needed: set[Needed] = field(default_factory=set)
+    pointers: dict[str, str] = field(default_factory=dict)
+    bounds: dict[str, tuple[str, str]] = field(default_factory=dict)
+    accumulators: dict[str, tuple[str, int]] = field(default_factory=dict)
+    arrays: dict[str, _Array] = field(default_factory=dict)
+    _line: Line | None = None
+
+    def write(self) -> str:
+        f, kernel = self.f, self.kernel
+        self.addresses = Addresses(f)
+        parameters = []
+        for b in kernel.buffers:
+            kind = "ptr noalias" if b.role != "scalar" else "double" if b.dtype.is_float else "i64"
+            parameters.append(f"{kind} %{f.fresh(b.name)}")
+        for name in kernel.sizes:
+            parameters.append(f"i64 %{f.fresh(name)}")
+            self.addresses.sizes[Size.symbol(name)] = parameters[-1].split()[-1]
+        for b, parameter in zip(kernel.buffers, parameters, strict=False):
+            self.pointers[b.name] = parameter.split()[-1]
+        items = nest(kernel)
+        with f.loop("program", "%first", "%last") as program:
+            self._place(program)
+            self._items(items, _Scope({}))
+        head = f"define void @{self.name}({', '.join([*parameters, 'i64 %first', 'i64 %last'])}) nounwind"
+        return f.text(head, list(kernel.formula))
+
+    def size(self, dim: Dim) -> str:
+        return self.addresses.size(dim)
+
+    def _place(self, program: str) -> None:
+        """Where this program's part of each axis starts and ends."""
+        f, axes = self.f, self.kernel.axes
+        outer = [a for a in axes if a.kind == "grid" or a.split is not None]
+        rest = program
+        for a in reversed(outer):
+            number = rest
+            if a is not outer[0]:
+                count = self.size(a.programs)
+                number = f.put(f"{a.name}.program", f"urem i64 {rest}, {count}")
+                rest = f.put("rest", f"udiv i64 {rest}, {count}")
+            self.addresses.programs[a.name] = number
+            step, extent = self.size(a.split or a.block or 1), self.size(a.extent)
+            low = f.put(f"{a.name}.low", f"mul nsw i64 {number}, {step}")
+            high = f.put(f"{a.name}.end", f"add nsw i64 {low}, {step}")
+            smaller = f.call(
+                f"{a.name}.high", "i64", "llvm.smin.i64", f"i64 {high}", f"i64 {extent}"
+            )
+            self.bounds[a.name] = (low, smaller)
+        for a in axes:
+            if a not in outer:
+                self.bounds[a.name] = ("0", self.size(a.extent))
+
+    # --- loops ------------------------------------------------------------------------------------------------------
+
+    def _items(self, items: Sequence[Item], scope: _Scope) -> None:
+        for item in items:
+            if isinstance(item, For):
+                self._for(item, scope)
+            else:
+                self._statement(item, scope)
+
+    def _for(self, loop: For, scope: _Scope) -> None:
+        innermost = not any(isinstance(i, For) for i in loop.items)
+        lanes = self._lanes(loop) if innermost else 1
+        for step in loop.folds:
+            self._start(step, lanes)
+        low, high = self.bounds[loop.axis]
+        if lanes == 1:
+            with self.f.loop(loop.axis, low, high) as index:
+                self._turn(loop, scope, index, 1, None)
+        else:
+            self._vectors(loop, scope, low, high, lanes)
+        for step in loop.folds:
+            if not step.array:
+                scope.values[step.fold.name] = self._finish(step.fold)
+
+    def _vectors(self, loop: For, scope: _Scope, low: str, high: str, lanes: int) -> None:
+        """Whole vectors, then the rest under a mask."""
+        f, extent = self.f, self.kernel.axis(loop.axis)
+        fixed = extent.extent if low == "0" and isinstance(extent.extent, int) else None
+        if fixed is not None:
+            end = str(fixed // lanes * lanes)
+        else:
+            length = f.put("length", f"sub nsw i64 {high}, {low}")
+            part = f.put("part", f"and i64 {length}, {-lanes}")
+            end = f.put("whole", f"add nsw i64 {low}, {part}")
+        if fixed is None or fixed >= lanes:
+            with f.loop(loop.axis, low, end, lanes) as index:
+                self._turn(loop, scope, index, lanes, None)
+        if fixed is not None and fixed % lanes == 0:
+            return
+        some = f.put("some", f"icmp slt i64 {end}, {high}")
+        with f.when(some, f"{loop.axis}.rest"):
+            left = f.put("left", f"sub nsw i64 {high}, {end}")
+            short = f.put("short", f"trunc i64 {left} to i32")
+            count = spread(f, Value(short, dtypes.int32), lanes)
+            mask = f.put("mask", f"icmp slt {count.type} {numbers(lanes, 'i32')}, {count.text}")
+            self._turn(loop, scope, end, lanes, Value(mask, dtypes.bool_, lanes))
+
+    def _turn(self, loop: For, scope: _Scope, index: str, lanes: int, mask: Value | None) -> None:
+        inner = scope.inside()
+        if lanes > 1:
+            inner.axis, inner.lanes, inner.mask = loop.axis, lanes, mask
+        self.addresses.position[loop.axis] = Position(index, lanes)
+        self._items(loop.items, inner)
+
+    def _lanes(self, loop: For) -> int:
+        """Elements per vector: several registers full of the widest float, no more than a short axis has."""
+        widest = max((self._width(i) for i in loop.items), default=4)
+        lanes = VECTOR_BYTES // widest
+        extent = self.kernel.axis(loop.axis).extent
+        if isinstance(extent, int):
+            lanes = min(lanes, 1 << max(extent - 1, 0).bit_length())
+        return lanes
+
+    def _width(self, item: Item) -> int:
+        dtype = item.dtype if isinstance(item, Load | Op) else None
+        return max(4, dtype.itemsize) if dtype is not None and dtype.is_float else 4
+
+    # --- folds ------------------------------------------------------------------------------------------------------
+
+    def _start(self, step: Step, lanes: int) -> None:
+        fold, f = step.fold, self.f
+        first = identity(fold)
+        if step.array:
+            self._fill(self._scratch(fold.name, fold.dtype, step.array), first)
+            return
+        kind = vector(register_type(fold.dtype), lanes)
+        pointer = f.put(f"{fold.name}.sum", f"alloca {kind}", once=True)
+        f.do(f"store {spread(f, first, lanes)}, ptr {pointer}")
+        self.accumulators[fold.name] = (pointer, lanes)
+
+    def _finish(self, fold: Reduce) -> Value:
+        pointer, lanes = self.accumulators[fold.name]
+        scalar = register_type(fold.dtype)
+        kind, f = vector(scalar, lanes), self.f
+        total = f.put(f"{fold.name}.lanes", f"load {kind}, ptr {pointer}")
+        if lanes == 1:
+            return Value(total, fold.dtype)
+        name = f"llvm.vector.reduce.{_reduction(fold)}.{suffix(scalar, lanes)}"
+        if fold.monoid in ("sum", "prod") and fold.dtype.is_float:
+            f.declared.add(f"declare {scalar} @{name}({scalar}, {kind})")
+            call = f"call reassoc {scalar} @{name}({identity(fold)}, {kind} {total})"
+            return Value(f.put(fold.name, call), fold.dtype)
+        return Value(f.call(fold.name, scalar, name, f"{kind} {total}"), fold.dtype)
+
+    def _step(self, step: Step, scope: _Scope) -> None:
+        fold, f = step.fold, self.f
+        value = self._operand(fold.value, scope)
+        if step.array:
+            where = self._element(self.arrays[fold.name])
+            old = self.addresses.load("sum", where, scope.mask)
+            new = _merge(f, fold, old, spread(f, value, where.lanes))
+            self.addresses.store(where, new, scope.mask)
+            return
+        pointer, lanes = self.accumulators[fold.name]
+        value = spread(f, value, lanes)
+        if scope.mask is not None:
+            value = self._select(scope.mask, value, spread(f, identity(fold), lanes))
+        old = Value(f.put("sum", f"load {value.type}, ptr {pointer}"), fold.dtype, lanes)
+        f.do(f"store {_merge(f, fold, old, value)}, ptr {pointer}")
+
+    def _select(self, mask: Value, yes: Value, no: Value) -> Value:
+        return instruction(self.f, "present", "where", [mask, yes, no], yes.dtype)
+
+    # --- scratch ----------------------------------------------------------------------------------------------------
+
+    def _scratch(self, name: str, dtype: DType, axes: tuple[str, ...]) -> _Array:
+        """An array with an element per position along `axes` of this program's part; the last axis is contiguous."""
+        strides, count = list[str](), "1"
+        for axis in reversed(axes):
+            strides.append(count)
+            count = self.addresses.product(count, self._length(axis))
+        kind = memory_type(dtype)
+        pointer = self.f.put(f"{name}.all", f"alloca {kind}, i64 {count}, align 64", once=True)
+        self.arrays[name] = _Array(pointer, dtype, axes, tuple(reversed(strides)), count)
+        return self.arrays[name]
+
+    def _length(self, axis: str) -> str:
+        """How many elements of an axis a program has at most."""
+        found = self.kernel.axis(axis)
+        extent = self.size(found.extent)
+        if found.kind != "grid":
+            return extent
+        return self.addresses.smaller(extent, self.size(found.block or 1))
+
+    def _element(self, array: _Array) -> Address:
+        """Where the scratch of the element, or the vector, at hand lies."""
+        f, base, lanes = self.f, "0", 1
+        for axis, stride in zip(array.axes, array.strides, strict=True):
+            here, low = self.addresses.position[axis], self.bounds[axis][0]
+            place = here.text if low == "0" else f.put("place", f"sub nsw i64 {here.text}, {low}")
+            base = self.addresses.add(base, self.addresses.times(place, stride))
+            lanes = max(lanes, here.lanes)
+        return Address(array.pointer, array.dtype, base, lanes)
+
+    def _fill(self, array: _Array, value: Value) -> None:
+        kind = memory_type(array.dtype)
+        if array.dtype.kind == "bool":
+            value = constant(value.text == "true", dtypes.uint8)
+        with self.f.loop("clear", "0", array.count) as index:
+            at = self.f.put("at", f"getelementptr inbounds {kind}, ptr {array.pointer}, i64 {index}")
+            self.f.do(f"store {value}, ptr {at}")
+
+    # --- statements -------------------------------------------------------------------------------------------------
+
+    def _statement(self, s: Item, scope: _Scope) -> None:
+        if isinstance(s, Step):
+            self._step(s, scope)
+        elif isinstance(s, Store):
+            self._store(s, scope)
+        elif isinstance(s, Keep):
+            value = scope.values[s.name]
+            array = self.arrays.get(s.name) or self._scratch(s.name, value.dtype, s.axes)
+            self.addresses.store(self._element(array), value, scope.mask)
+        else:
+            assert isinstance(s, Load | Iota | Op | Recall)
+            scope.values[s.name] = self._value(s, scope)
+
+    def _value(self, s: Load | Iota | Op | Recall, scope: _Scope) -> Value:
+        if isinstance(s, Load):
+            return self._load(s, scope)
+        if isinstance(s, Recall):
+            return self.addresses.load(s.name, self._element(self.arrays[s.name]), scope.mask)
+        if isinstance(s, Iota):
+            index = self.addresses.value(s.index, scope.values.__getitem__)
+            return cast(self.f, s.name, index, s.dtype)
+        return self._op(s, scope)
+
+    def _load(self, s: Load, scope: _Scope) -> Value:
+        pointer = self.pointers[s.buffer]
+        if self.kernel.buffer(s.buffer).role == "scalar":
+            wide = dtypes.float64 if s.dtype.is_float else dtypes.int64
+            return cast(self.f, s.name, Value(pointer, wide), s.dtype)
+        at = self.addresses.at(pointer, s.dtype, s.index, scope.values.__getitem__)
+        mask = scope.mask if at.lanes > 1 else None
+        if s.mask is not None:
+            there = scope.values[s.mask]
+            mask = self._both(there, scope.mask if there.lanes > 1 or at.lanes > 1 else None)
+        return self.addresses.load(s.name, at, mask, s.fill)
+
+    def _both(self, a: Value, b: Value | None) -> Value:
+        if b is None:
+            return a
+        return instruction(self.f, "mask", "and", [spread(self.f, a, b.lanes), b], dtypes.bool_)
+
+    def _store(self, s: Store, scope: _Scope) -> None:
+        buffer = self.kernel.buffer(s.buffer)
+        at = self.addresses.at(
+            self.pointers[s.buffer], buffer.dtype, s.index, scope.values.__getitem__
+        )
+        value = self._operand(s.value, scope)
+        mask = scope.mask if at.lanes > 1 else None
+        self.addresses.store(at, value, mask, streams=buffer.role == "out")
+
+    def _op(self, s: Op, scope: _Scope) -> Value:
+        if s.line is not None and s.line != self._line:
+            self._line = s.line
+            self.f.comment(f"{s.line}: {s.line.text}" if s.line.text else str(s.line))
+        args = [self._operand(a, scope) for a in s.args]
+        lanes = max(a.lanes for a in args)
+        args = [spread(self.f, a, lanes) for a in args]
+        if s.op in FUNCTIONS and args[0].dtype.is_float:
+            self.needed.add((s.op, args[0].dtype, lanes))
+            name = call_name(s.op, args[0].dtype, lanes)
+            text = self.f.put(s.name, f"call {args[0].type} {name}({', '.join(map(str, args))})")
+            return Value(text, s.dtype, lanes)
+        return instruction(self.f, s.name, s.op, args, s.dtype)
+
+    def _operand(self, operand: Operand, scope: _Scope) -> Value:
+        if isinstance(operand, str):
+            return scope.values[operand]
+        if isinstance(operand.value, Size):
+            size = Value(self.size(operand.value), dtypes.int64)
+            return cast(self.f, "size", size, operand.dtype)
+        return constant(operand.value, operand.dtype)
+
+
+# --- folds ----------------------------------------------------------------------------------------------------------
+
+
+def identity(fold: Reduce) -> Value:
+    """What a fold of nothing is."""
+    value = BASIC_MONOIDS[fold.monoid]
+    if fold.dtype.kind in ("int", "uint") and fold.monoid in ("max", "min"):
+        bits, signed = 8 * fold.dtype.itemsize, fold.dtype.kind == "int"
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+        value = low if fold.monoid == "max" else high
+    return constant(value, fold.dtype)
+
+
+def _merge(f: Function, fold: Reduce, old: Value, new: Value) -> Value:
+    if fold.monoid in ("max", "min"):
+        return Value(order(f, fold.name, fold.monoid, old, new), fold.dtype, old.lanes)
+    op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}[fold.monoid]
+    if fold.dtype.kind == "bool":
+        op = {"add": "or", "mul": "and"}.get(op, op)
+    return instruction(f, fold.name, op, [old, new], fold.dtype)
+
+
+def _reduction(fold: Reduce) -> str:
+    """The name of LLVM's reduction over the lanes of a vector."""
+    if fold.monoid in ("any", "all"):
+        return "or" if fold.monoid == "any" else "and"
+    if fold.monoid in ("max", "min"):
+        if fold.dtype.is_float:
+            return f"f{fold.monoid}imum"
+        if fold.dtype.kind == "bool":
+            return "or" if fold.monoid == "max" else "and"
+        return f"{'s' if fold.dtype.kind == 'int' else 'u'}{fold.monoid}"
+    word = "add" if fold.monoid == "sum" else "mul"
+    return f"f{word}" if fold.dtype.is_float else word

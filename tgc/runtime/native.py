@@ -1,0 +1,289 @@
+"""LLVM text becomes functions Python can call.
+
+Each kernel of a module gets a wrapper with the calling convention of built-in functions, in LLVM as well: it reads
+the addresses of arrays out of the array objects, integers and floats out of Python numbers, lets other threads run
+where there is more than one program, and costs a tenth of a ctypes call. What a wrapper needs of the interpreter it
+finds in a table that is filled when the code is loaded, so that object code holds no address and can be kept.
+
+Object code lies in the cache beside the emitted source, by the text, the processor and the LLVM version it is for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from tgc.runtime.cache import cache
+
+Kernel = Callable[..., None]
+
+_DEFINE = re.compile(r"^define void @([\w.]+)\((.*?)\)", re.MULTILINE)
+_STREAMS = re.compile(r"align \d+ ; streams align (\d+)$", re.MULTILINE)
+_METH_FASTCALL = 0x80
+_API = (
+    "PyLong_AsLongLong",
+    "PyFloat_AsDouble",
+    "PyEval_SaveThread",
+    "PyEval_RestoreThread",
+    "PyErr_SetString",
+    "PyObject_IsInstance",
+    "Py_IncRef",
+)
+
+
+@lru_cache(maxsize=1)
+def unavailable() -> str | None:
+    """Why native code cannot be made here, or None."""
+    if find_spec("llvmlite") is None:
+        return 'llvmlite is not installed (pip install "tgc[cpu]")'
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "it knows the array objects of CPython with the interpreter lock alone"
+    probe = np.arange(3.0)
+    found = ctypes.c_void_p.from_address(id(probe) + object.__basicsize__).value
+    return None if found == probe.ctypes.data else "arrays are laid out in an unknown way"
+
+
+class Module:
+    """The kernels of one LLVM text: `module["name"](buffers..., sizes..., first, last)`.
+
+    `streaming` gives the same kernel with stores that pass by the caches, compiled at the first use.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._plain = _load(text)
+        self._streaming: dict[str, Kernel] | None = None
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> Kernel:
+        return self._plain[name]
+
+    def streaming(self, name: str) -> Kernel:
+        """The kernel for outputs larger than the caches. Their rows must start at multiples of 64 bytes."""
+        with self._lock:
+            if self._streaming is None:
+                self._streaming = _load(streaming_text(self.text))
+        return self._streaming[name]
+
+    def assembly(self) -> str:
+        """What the processor runs, as text."""
+        return _machine().emit_assembly(_optimised(_with_wrappers(self.text)))  # type: ignore[no-any-return]
+
+
+def streaming_text(text: str) -> str:
+    """The same module, its marked stores non-temporal."""
+    changed = _STREAMS.sub(r"align \1, !nontemporal !0", text)
+    return changed + "\n!0 = !{i32 1}\n" if changed != text else text
+
+
+# --- wrappers -------------------------------------------------------------------------------------------------------
+
+
+def _with_wrappers(text: str) -> str:
+    names = [*_API, "None", "int", "ndarray", "TypeError"]
+    slots = "\n".join(f"@api.{name} = global ptr null" for name in names)
+    wrappers = [_wrapper(name, parameters) for name, parameters in _DEFINE.findall(text)]
+    messages = [
+        _message("count", "wrong number of arguments"),
+        _message("type", "expected an array or a pointer"),
+    ]
+    return "\n".join([slots, *messages, text, _POINTER_OF, *wrappers])
+
+
+def _message(name: str, text: str) -> str:
+    return f'@wrong.{name} = constant [{len(text) + 1} x i8] c"{text}\\00"'
+
+
+_POINTER_OF = f"""
+define internal i1 @pointer.of(ptr %object, ptr %result) {{
+  %type.at = getelementptr i8, ptr %object, i64 {object.__basicsize__ - 8}
+  %type = load ptr, ptr %type.at
+  %ndarray = load ptr, ptr @api.ndarray
+  %exact = icmp eq ptr %type, %ndarray
+  br i1 %exact, label %array, label %other
+array:
+  %data.at = getelementptr i8, ptr %object, i64 {object.__basicsize__}
+  %data = load ptr, ptr %data.at
+  store ptr %data, ptr %result
+  ret i1 true
+other:
+  %int = load ptr, ptr @api.int
+  %number = icmp eq ptr %type, %int
+  br i1 %number, label %pointer, label %maybe
+pointer:
+  %as.int = load ptr, ptr @api.PyLong_AsLongLong
+  %value = call i64 %as.int(ptr %object)
+  %address = inttoptr i64 %value to ptr
+  store ptr %address, ptr %result
+  ret i1 true
+maybe:
+  %isinstance = load ptr, ptr @api.PyObject_IsInstance
+  %found = call i32 %isinstance(ptr %object, ptr %ndarray)
+  %subclass = icmp eq i32 %found, 1
+  br i1 %subclass, label %array, label %neither
+neither:
+  %set = load ptr, ptr @api.PyErr_SetString
+  %kind = load ptr, ptr @api.TypeError
+  call void %set(ptr %kind, ptr @wrong.type)
+  ret i1 false
+}}
+"""
+
+
+def _wrapper(name: str, parameters: str) -> str:
+    """`PyObject *name.call(self, arguments, count)`."""
+    kinds = [p.split()[0] for p in parameters.split(", ")]
+    lines = [
+        f"define ptr @{name}.call(ptr %self, ptr %arguments, i64 %count) {{",
+        *(f"  %slot.{k} = alloca ptr" for k, kind in enumerate(kinds) if kind == "ptr"),
+        f"  %right = icmp eq i64 %count, {len(kinds)}",
+        "  br i1 %right, label %take.0, label %wrong",
+        "wrong:",
+        "  %set = load ptr, ptr @api.PyErr_SetString",
+        "  %kind = load ptr, ptr @api.TypeError",
+        "  call void %set(ptr %kind, ptr @wrong.count)",
+        "  ret ptr null",
+        "failed:",
+        "  ret ptr null",
+        "take.0:",
+        "  %as.int = load ptr, ptr @api.PyLong_AsLongLong",
+        "  %as.float = load ptr, ptr @api.PyFloat_AsDouble",
+    ]
+    for k, kind in enumerate(kinds):
+        lines += [
+            f"  %at.{k} = getelementptr ptr, ptr %arguments, i64 {k}",
+            f"  %object.{k} = load ptr, ptr %at.{k}",
+        ]
+        if kind == "ptr":
+            lines += [
+                f"  %fine.{k} = call i1 @pointer.of(ptr %object.{k}, ptr %slot.{k})",
+                f"  br i1 %fine.{k}, label %take.{k + 1}, label %failed",
+                f"take.{k + 1}:",
+                f"  %value.{k} = load ptr, ptr %slot.{k}",
+            ]
+        else:
+            convert = "as.float" if kind == "double" else "as.int"
+            lines.append(f"  %value.{k} = call {kind} %{convert}(ptr %object.{k})")
+            lines += [f"  br label %take.{k + 1}", f"take.{k + 1}:"]
+    passed = ", ".join(f"{kind} %value.{k}" for k, kind in enumerate(kinds))
+    first, last = len(kinds) - 2, len(kinds) - 1
+    lines += [
+        f"  %programs = sub i64 %value.{last}, %value.{first}",
+        "  %long = icmp sgt i64 %programs, 1",
+        "  br i1 %long, label %free, label %held",
+        "held:",
+        f"  call void @{name}({passed})",
+        "  br label %done",
+        "free:",
+        "  %save = load ptr, ptr @api.PyEval_SaveThread",
+        "  %state = call ptr %save()",
+        f"  call void @{name}({passed})",
+        "  %restore = load ptr, ptr @api.PyEval_RestoreThread",
+        "  call void %restore(ptr %state)",
+        "  br label %done",
+        "done:",
+        "  %none = load ptr, ptr @api.None",
+        "  %keep = load ptr, ptr @api.Py_IncRef",
+        "  call void %keep(ptr %none)",
+        "  ret ptr %none",
+        "}",
+    ]
+    return "\n".join(lines)
+
+
+# --- compilation ----------------------------------------------------------------------------------------------------
+
+
+def _machine() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        jit=True,
+        reloc="pic",
+        codemodel="small",
+    )
+
+
+def _optimised(text: str) -> Any:
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = llvm.create_pass_builder(_machine(), options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _object_code(text: str) -> bytes:
+    """The object code of a module, from the cache where it has been compiled before."""
+    import llvmlite.binding as llvm
+
+    host = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {llvm.llvm_version_info}"
+    key = hashlib.sha256(f"{host}\n{text}".encode()).hexdigest()[:40]
+    found = cache().load_bytes(key)
+    if found is None:
+        found = _machine().emit_object(_optimised(text))
+        cache().store_bytes(key, found)
+    return found
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_alive: list[Any] = []  # engines and method definitions live as long as the process: functions may be anywhere
+_loading = threading.Lock()
+
+
+def _load(text: str) -> dict[str, Kernel]:
+    import llvmlite.binding as llvm
+
+    with _loading:
+        whole = _with_wrappers(text)
+        machine = _machine()
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(whole)))
+        engine.finalize_object()
+        _alive.append(engine)
+        for name in _API:
+            _fill(engine, name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
+        for name, thing in (("None", None), ("int", int), ("ndarray", np.ndarray), ("TypeError", TypeError)):
+            _fill(engine, name, id(thing))
+        return {name: _builtin(engine, name) for name, _ in _DEFINE.findall(text)}
+
+
+def _fill(engine: Any, name: str, address: int | None) -> None:
+    place = engine.get_global_value_address(f"api.{name}")
+    ctypes.c_void_p.from_address(place).value = address
+
+
+def _builtin(engine: Any, name: str) -> Kernel:
+    address = engine.get_function_address(f"{name}.call")
+    method = _MethodDef(name.encode(), address, _METH_FASTCALL, None)
+    _alive.append(method)
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p,) * 3
+    function: Kernel = make(ctypes.addressof(method), None, None)
+    return function
