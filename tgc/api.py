@@ -163,7 +163,7 @@ def _target(values: Sequence[Any], backend: str | None, target: str | None) -> s
     if backend not in (None, *BACKENDS):
         raise _no_backend(backend)
     if target is not None:
-        if backend is not None and (backend == "numpy") != (target == "numpy"):
+        if backend is not None and (backend if backend != "triton" else target) != target:
             raise BackendError(
                 f"the {backend} backend does not emit for the target {target!r}",
                 hint="give the target alone: it says which backend serves it",
@@ -171,7 +171,7 @@ def _target(values: Sequence[Any], backend: str | None, target: str | None) -> s
         return target
     real = [v for v in values if tensors.is_tensor(v)]
     device = tensors.device_of(real)
-    if device is not None and device.type == "cuda" and backend != "numpy":
+    if device is not None and device.type == "cuda" and backend in (None, "triton"):
         return tensors.architecture(device)
     return "sm_90" if backend == "triton" else backend or "numpy"
 

@@ -22,7 +22,7 @@ def script(plans: Sequence[Plan], sizes: Mapping[str, int], backend: str) -> str
     """
     used = sorted({s for plan in plans for b in _inputs(plan) for d in b.shape for s in symbols(d)})
     lines = [f"{identifier(name)} = {sizes[name]}" for name in used]
-    if backend == "numpy":
+    if backend != "triton":
         lines.append("random = np.random.default_rng(0)")
     else:
         lines.append("random = torch.Generator().manual_seed(0)")
@@ -49,7 +49,7 @@ def _inputs(plan: Plan) -> list[Buffer]:
 
 
 def _mean(name: str, backend: str) -> str:
-    return f"{name}.mean()" if backend == "numpy" else f"{name}.double().mean().item()"
+    return f"{name}.mean()" if backend != "triton" else f"{name}.double().mean().item()"
 
 
 def _sample(buffer: Buffer, backend: str, used: Sequence[str]) -> str:
@@ -65,7 +65,7 @@ def _sample(buffer: Buffer, backend: str, used: Sequence[str]) -> str:
     )
     if buffer.dtype.kind == "bool":
         below = "2"
-    if backend == "numpy":
+    if backend != "triton":
         text = (
             f"random.standard_normal({shape})"
             if buffer.dtype.is_float

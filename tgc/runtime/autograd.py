@@ -74,7 +74,7 @@ def step_of(
     host: Any, values: Sequence[Any], outputs: Sequence[Any], device: Any, target: str
 ) -> Run:
     """A host function prepared for values like these; `outputs` are the result dtypes."""
-    if target == "numpy":
+    if target in ("numpy", "native"):
         out = [out_of_numpy(dtype) for dtype in outputs]
         return Step(host, [into_numpy(v) for v in values], out)
     return OnDevice(host, [into_torch(v) for v in values], device)
