@@ -1,7 +1,8 @@
 """Run suites: `python -m bench seeds [--quick] [--device cuda] [--json PATH] [--plot PATH]`.
 
 Each suite's table goes to standard output and its JSON to bench/out/ unless a path is given. Figures that are quoted
-anywhere are JSON files under bench/results, made by this command.
+anywhere are JSON files under bench/results, made by this command. `python -m bench cpu --help`: that suite has options
+of its own.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import measure, report
-from bench.suites import SUITES
+from bench.suites import PROCESS_SUITES, SUITES
 
 OUT = Path(__file__).parent / "out"
 
 
 def parser() -> argparse.ArgumentParser:
     """The options, with the suites there are."""
-    known = "; ".join(f"{name}: {what}" for name, what in SUITES.items())
+    known = "; ".join(f"{name}: {what}" for name, what in (SUITES | PROCESS_SUITES).items())
     top = argparse.ArgumentParser(prog="python -m bench", description=f"Suites: {known}.")
     top.add_argument(
         "suites", nargs="*", metavar="suite", help=f"any of {', '.join(SUITES)}; default: all"
@@ -45,12 +46,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Time the suites asked for; 0 unless an answer was wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["--suite"]:
+        del given[0]
+    if given and given[0] in PROCESS_SUITES:
+        suite = importlib.import_module(f"bench.suites.{given[0]}")
+        return int(suite.main(given[1:]))
     top = parser()
-    options = top.parse_args(arguments)
+    options = top.parse_args(given)
     names = options.suites or list(SUITES)
     unknown = [name for name in names if name not in SUITES]
     if unknown:
-        top.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+        top.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}, and cpu alone")
     if len(names) > 1 and (options.json or options.plot):
         top.error("--json and --plot take one suite at a time")
     if options.device == "cuda" and not cuda_is_there():

@@ -1,0 +1,1 @@
+"""The CPU suite's parts: `python -m bench cpu`. See bench/suites/cpu.py."""

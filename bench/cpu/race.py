@@ -1,0 +1,305 @@
+"""Taking turns across processes: every engine of a cell samples once a round, each round from another start.
+
+A cell is a task in one mode at one size. Its engines prepare side by side; then only one runs at a time. An engine
+that crashes or hangs is reported and started again for the next cell.
+"""
+
+from __future__ import annotations
+
+import pickle
+import select
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.cpu import by_numpy, engines
+from bench.cpu.tasks import (
+    FORWARD,
+    GRADIENT,
+    TASKS,
+    Shape,
+    digest,
+    disagreement,
+    wrong_draw,
+)
+
+PREPARE_SECONDS = 120.0  # the longest compilation waited for
+LEAST_ROUNDS, MOST_ROUNDS = 3, 25
+PAUSE = 2e-3  # OpenMP's workers spin a while after their work: let them sleep before the next engine's turn
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A task in one mode at one size."""
+
+    task: str
+    mode: str
+    size: str
+    shape: Shape
+
+    @property
+    def elements(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}, {self.mode}, {self.size}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one engine took for a cell, or why there is no time: unsupported, failed, wrong or crashed."""
+
+    cell: Cell
+    engine: str
+    seconds: tuple[float, ...] = ()
+    refused: str | None = None
+    first_call: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """The distance between the quartiles, relative to the median."""
+        if len(self.seconds) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return (high - low) / self.median
+
+    def document(self, others: Mapping[str, float]) -> dict[str, Any]:
+        """The row as JSON; `others` are the medians of the other engines."""
+        row: dict[str, Any] = {
+            "workload": self.cell.task,
+            "mode": self.cell.mode,
+            "size": self.cell.size,
+            "elements": self.cell.elements,
+            "candidate": self.engine,
+        }
+        if self.refused is not None:
+            return row | {"refused": self.refused}
+        return row | {
+            "median_s": self.median,
+            "spread": self.spread,
+            "samples_s": list(self.seconds),
+            "first_call_s": self.first_call,
+            "ns_per_element": self.median / self.cell.elements * 1e9,
+            "times_faster_than": {name: t / self.median for name, t in others.items()},
+        }
+
+
+class Crashed(Exception):
+    """A worker ended or did not answer."""
+
+
+@dataclass
+class Worker:
+    """An engine's process, started when it is first asked."""
+
+    engine: str
+    threads: int
+    folder: str
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def send(self, *request: Any) -> None:
+        """Ask, without waiting for the answer."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench.cpu.worker", self.engine],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[2],
+                env=engines.environment(self.threads, self.folder),
+            )
+        assert self.process.stdin is not None
+        try:
+            pickle.dump(request, self.process.stdin)
+            self.process.stdin.flush()
+        except OSError as error:
+            raise self._crash() from error
+
+    def receive(self, seconds: float = PREPARE_SECONDS) -> Any:
+        """The answer to what was sent.
+
+        Raises:
+            Crashed: the process ended or took longer than `seconds`.
+        """
+        assert self.process is not None and self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        if not ready:
+            self.stop()
+            raise Crashed(f"no answer in {seconds:.0f} s")
+        try:
+            return pickle.load(self.process.stdout)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise self._crash() from error
+
+    def ask(self, *request: Any) -> Any:
+        """Send and receive."""
+        self.send(*request)
+        return self.receive()
+
+    def _crash(self) -> Crashed:
+        assert self.process is not None
+        self.process.kill()
+        status = self.process.wait()
+        self.stop()
+        return Crashed(f"the process ended with status {status}")
+
+    def stop(self) -> None:
+        """End the process."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass  # what was not sent has no reader
+        process.kill()
+        process.wait()
+
+
+def cells(
+    only: str | None, sizes: Sequence[str] | None, modes: Sequence[str], *, quick: bool
+) -> list[Cell]:
+    """What to run: small sizes first, so that a mistake shows early."""
+    from bench.cpu.tasks import QUICK
+
+    found = []
+    for task in TASKS.values():
+        if only is not None and only.lower() not in task.name.lower():
+            continue
+        shapes = dict(task.shapes)
+        if quick:
+            shapes = dict([QUICK[len(next(iter(shapes.values())))]])
+        found += [
+            Cell(task.name, mode, size, shape)
+            for size, shape in shapes.items()
+            if sizes is None or size in sizes
+            for mode in task.modes
+            if mode in modes
+        ]
+    return sorted(found, key=lambda cell: cell.elements)
+
+
+class References:
+    """float64 results of the last task and shape: a gradient begins with the forward results."""
+
+    def __init__(self) -> None:
+        self.key: tuple[str, Shape] | None = None
+        self.digests: list[Any] = []
+
+    def of(self, cell: Cell) -> list[Any]:
+        task = TASKS[cell.task]
+        if self.key != (cell.task, cell.shape):
+            mode = GRADIENT if task.wrt else FORWARD
+            results = by_numpy.reference(cell.task, mode, task.inputs(cell.shape, mode))
+            self.key, self.digests = (cell.task, cell.shape), [digest(r) for r in results]
+        if cell.mode == FORWARD and task.wrt:
+            return self.digests[:1]
+        return self.digests
+
+
+def check(cell: Cell, ours: Sequence[Any], reference: Sequence[Any]) -> str | None:
+    """What is wrong with an engine's results, or None."""
+    task = TASKS[cell.task]
+    if len(ours) != len(reference):
+        return f"{len(ours)} results instead of {len(reference)}"
+    for number, (result, right) in enumerate(zip(ours, reference)):
+        if task.random:
+            problem = wrong_draw(result, cell.elements)
+        else:
+            problem = disagreement(result, right, task.rtol)
+        if problem is not None:
+            return f"result {number}: {problem}"
+    return None
+
+
+def run(cell: Cell, workers: Sequence[Worker], references: References, budget: float) -> list[Row]:
+    """Prepare, check and time one cell on all engines."""
+    refused: dict[str, str] = {}
+    first: dict[str, float] = {}
+    asked = []
+    for worker in workers:
+        try:
+            worker.send("prepare", cell.task, cell.mode, cell.size, cell.shape)
+            asked.append(worker)
+        except Crashed as error:
+            refused[worker.engine] = f"crashed: {error}"
+    reference = references.of(cell)
+    willing = []
+    for worker in asked:
+        try:
+            kind, answer, *rest = worker.receive()
+        except Crashed as error:
+            refused[worker.engine] = f"crashed: {error}"
+            continue
+        if kind != "ready":
+            refused[worker.engine] = f"{kind}: {answer}"
+            continue
+        problem = check(cell, answer, reference)
+        if problem is not None:
+            refused[worker.engine] = f"wrong: {problem}"
+            worker.ask("drop")
+            continue
+        first[worker.engine] = rest[0]
+        willing.append(worker)
+    samples: dict[str, list[float]] = {worker.engine: [] for worker in willing}
+    for engine, value in _samples(willing, budget):
+        if isinstance(value, str):
+            refused[engine] = value
+        else:
+            samples[engine].append(value)
+    for worker in willing:
+        if worker.process is not None:
+            worker.ask("drop")
+    rows = []
+    for worker in workers:
+        name = worker.engine
+        if name in refused:
+            rows.append(Row(cell, name, refused=refused[name]))
+        else:
+            rows.append(Row(cell, name, tuple(samples[name]), first_call=first[name]))
+    return rows
+
+
+def _samples(workers: Sequence[Worker], budget: float) -> Iterator[tuple[str, float | str]]:
+    """Yield (engine, seconds a call), or why it stopped, for at most `budget` seconds after three rounds.
+
+    An engine that takes more than its share of the time stops after its third sample.
+    """
+    alive = []
+    for worker in workers:
+        try:
+            worker.ask("calibrate")
+            alive.append(worker)
+        except Crashed as error:
+            yield worker.engine, f"crashed: {error}"
+    start = time.perf_counter()
+    spent = {worker.engine: 0.0 for worker in alive}
+    for number in range(MOST_ROUNDS):
+        if number >= LEAST_ROUNDS:
+            if time.perf_counter() - start > budget:
+                return
+            alive = [w for w in alive if spent[w.engine] < budget / 2]
+        turn = number % max(1, len(alive))
+        for worker in (*alive[turn:], *alive[:turn]):
+            time.sleep(PAUSE)
+            begin = time.perf_counter()
+            try:
+                yield worker.engine, worker.ask("sample")
+            except Crashed as error:
+                alive = [w for w in alive if w is not worker]
+                yield worker.engine, f"crashed: {error}"
+            spent[worker.engine] += time.perf_counter() - begin
