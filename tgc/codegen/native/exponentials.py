@@ -254,3 +254,28 @@ def sinh(x: Value) -> Value:
 def cosh(x: Value) -> Value:
     quarter = quarter_expm1(x.absolute()) + 0.25
     return quarter.fma(2.0, 0.125 / quarter)
+
+
+def asinh(x: Value) -> Value:
+    """log1p(a + a**2 / (1 + sqrt(1 + a**2))), of a = |x|."""
+    a = x.absolute()
+    square = a * a
+    large = a > 2.0 ** (x.code.format.fraction // 2 + 3)
+    inner = a + square / ((square + 1.0).sqrt() + 1.0)
+    # Beyond, log(2 a), and a - 1 is as good as a.
+    value = log1p(large.where(a - 1.0, inner)) + large.where(LN2, 0.0)
+    return value.with_sign_of(x)
+
+
+def acosh(x: Value) -> Value:
+    """log1p(t + sqrt(2 t + t**2)), of t = x - 1."""
+    t = x - 1.0
+    large = x > 2.0 ** (x.code.format.fraction // 2 + 3)
+    value = log1p(large.where(t, t + t.fma(t, t + t).sqrt())) + large.where(LN2, 0.0)
+    return (x < 1.0).where(NAN, value)
+
+
+def atanh(x: Value) -> Value:
+    """log1p(2 a / (1 - a)) / 2, of a = |x|."""
+    a = x.absolute()
+    return keep_tiny(x, (log1p((a + a) / (1.0 - a)) * 0.5).with_sign_of(x))

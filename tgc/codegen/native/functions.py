@@ -13,23 +13,41 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 
-from tgc.codegen.native import error_functions, exponentials
+from tgc.codegen.native import error_functions, exponentials, powers, trigonometry
 from tgc.codegen.native.vectors import Code, Value, format_of
 from tgc.ir.dtypes import DType
 
 _TABLE: dict[str, Callable[..., Value]] = {
-    "exp": exponentials.exp,
-    "exp2": exponentials.exp2,
-    "expm1": exponentials.expm1,
-    "log": exponentials.log,
-    "log2": exponentials.log2,
-    "log10": exponentials.log10,
-    "log1p": exponentials.log1p,
-    "sinh": exponentials.sinh,
-    "cosh": exponentials.cosh,
-    "tanh": exponentials.tanh,
-    "erf": error_functions.erf,
-    "erfc": error_functions.erfc,
+    function.__name__: function
+    for function in (
+        exponentials.exp,
+        exponentials.exp2,
+        exponentials.expm1,
+        exponentials.log,
+        exponentials.log2,
+        exponentials.log10,
+        exponentials.log1p,
+        exponentials.sinh,
+        exponentials.cosh,
+        exponentials.tanh,
+        exponentials.asinh,
+        exponentials.acosh,
+        exponentials.atanh,
+        error_functions.erf,
+        error_functions.erfc,
+        trigonometry.sin,
+        trigonometry.cos,
+        trigonometry.tan,
+        trigonometry.asin,
+        trigonometry.acos,
+        trigonometry.atan,
+        trigonometry.atan2,
+        powers.pow,
+        powers.cbrt,
+        powers.hypot,
+        powers.mod,
+        powers.floordiv,
+    )
 }
 
 FUNCTIONS = frozenset(_TABLE)
@@ -40,28 +58,27 @@ def call_name(op: str, dtype: DType, lanes: int) -> str:
     return f"@{op}.{Code(format_of(dtype), lanes).suffix}"
 
 
-def _define(op: str, dtype: DType, lanes: int) -> tuple[str, set[str]]:
-    """The text of one definition, and the declarations of the intrinsics it calls."""
+def _build(op: str, dtype: DType, lanes: int) -> tuple[str, Code]:
+    """The text of one definition, and the code with what else the module needs for it."""
     code = Code(format_of(dtype), lanes)
     build = _TABLE[op]
     names = "abc"[: len(inspect.signature(build).parameters)]
     result = build(*(code.argument(name) for name in names))
-    kind = code.type_of("f")
-    parameters = ", ".join(f"{kind} %{name}" for name in names)
-    body = "\n".join(f"  {line}" for line in code.lines)
-    text = (
-        f"define internal {kind} {call_name(op, dtype, lanes)}({parameters}) alwaysinline nounwind {{\n"
-        f"{body}\n  ret {kind} {result.text}\n}}\n"
-    )
-    return text, code.declared
+    parameters = [f"{code.type_of('f')} %{name}" for name in names]
+    return code.definition(
+        call_name(op, dtype, lanes)[1:], parameters, result, "alwaysinline"
+    ), code
 
 
 def definitions(needed: Iterable[tuple[str, DType, int]]) -> str:
-    """LLVM text that defines each function needed, once, in the order of their names."""
-    unique = {call_name(*key): key for key in needed}
-    return "\n".join(_define(*unique[name])[0] for name in sorted(unique))
+    """LLVM text that defines each function needed, and what it is made of, once; in the order of their names."""
+    texts: set[str] = set()
+    for key in needed:
+        text, code = _build(*key)
+        texts |= {text, *code.globals}
+    return "\n".join(sorted(texts))
 
 
 def declarations(needed: Iterable[tuple[str, DType, int]]) -> set[str]:
     """The `declare` lines of the intrinsics that `definitions` of the same functions call."""
-    return set().union(*(_define(*key)[1] for key in set(needed)))
+    return set().union(*(_build(*key)[1].declared for key in set(needed)))

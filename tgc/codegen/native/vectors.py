@@ -11,7 +11,7 @@ becomes of NaN: it stays what it is.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tgc.ir.dtypes import DType, float32
@@ -176,7 +176,7 @@ class Code:
     lanes: int
     lines: list[str] = field(default_factory=list)
     declared: set[str] = field(default_factory=set)
-    prefix: str = "t"
+    globals: set[str] = field(default_factory=set)
 
     def __hash__(self) -> int:
         return id(self)
@@ -193,10 +193,14 @@ class Code:
         """How LLVM and `call_name` spell the type in a name: v16f32, or f32 for one lane."""
         return f"v{self.lanes}f{self.format.bits}" if self.lanes > 1 else f"f{self.format.bits}"
 
-    def emit(self, instruction: str, kind: str) -> Value:
-        name = f"%{self.prefix}{len(self.lines)}"
+    def raw(self, instruction: str) -> str:
+        """The name of what an instruction gives."""
+        name = f"%t{len(self.lines)}"
         self.lines.append(f"{name} = {instruction}")
-        return Value(self, name, kind)
+        return name
+
+    def emit(self, instruction: str, kind: str) -> Value:
+        return Value(self, self.raw(instruction), kind)
 
     def argument(self, name: str) -> Value:
         return Value(self, f"%{name}", "f")
@@ -249,3 +253,102 @@ class Code:
         )
         passed = ", ".join(f"{kind} {value.text}" for value in values)
         return self.emit(f"call {kind} @llvm.{name}.{self.suffix}({passed})", "f")
+
+    def rarely(
+        self,
+        mask: Value,
+        near: Value,
+        name: str,
+        operands: Sequence[Value],
+        build: Callable[..., Value],
+    ) -> Value:
+        """`near`; in the lanes where `mask` holds, `build` of the operands as one double each, in a function apart.
+
+        For arguments that need other arithmetic altogether and hardly occur: where no lane has one, a test and a
+        branch never taken are all it costs.
+        """
+        alone = Code(DOUBLE, 1)
+        names = "abc"[: len(operands)]
+        result = build(*(alone.argument(letter) for letter in names))
+        self.declared |= alone.declared
+        self.globals |= alone.globals
+        self.globals.add(
+            alone.definition(
+                name, [f"double %{letter}" for letter in names], result, "noinline cold"
+            )
+        )
+        kind, lanes = self.type_of("f"), self.type_of("b")
+        some = mask.text
+        if self.lanes > 1:
+            reduce = f"@llvm.vector.reduce.or.v{self.lanes}i1"
+            self.declared.add(f"declare i1 {reduce}({lanes})")
+            some = self.raw(f"call i1 {reduce}({lanes} {mask.text})")
+        self.declared.add("declare i1 @llvm.expect.i1(i1, i1)")
+        some = self.raw(f"call i1 @llvm.expect.i1(i1 {some}, i1 false)")
+        over = f"{name}.{self.suffix}"
+        self.globals.add(self._lane_by_lane(name, over, names))
+        passed = ", ".join(f"{kind} {value.text}" for value in (near, *operands))
+        self.lines += [f"br i1 {some}, label %rare, label %done", "rare:"]
+        found = self.raw(f"call {kind} @{over}({lanes} {mask.text}, {passed})")
+        self.lines += ["br label %done", "done:"]
+        return self.emit(f"phi {kind} [ {near.text}, %entry ], [ {found}, %rare ]", "f")
+
+    def _lane_by_lane(self, name: str, over: str, names: str) -> str:
+        """The function that calls `name` for each lane of a mask."""
+        kind, mask, scalar = self.type_of("f"), self.type_of("b"), self.format.name
+        one, single = self.lanes == 1, scalar == "float"
+        lines = []
+        for letter in names:
+            pick = (
+                f"bitcast {kind} %{letter} to {kind}"
+                if one
+                else f"extractelement {kind} %{letter}, i32 %i"
+            )
+            lines += [f"%{letter}1 = {pick}"]
+            widen = (
+                f"fpext float %{letter}1 to double" if single else f"fadd double %{letter}1, -0.0"
+            )
+            lines += [f"%{letter}2 = {widen}"]
+        passed = ", ".join(f"double %{letter}2" for letter in names)
+        lines += [f"%v = call double @{name}({passed})"]
+        lines += [f"%w = {'fptrunc double %v to float' if single else 'fadd double %v, -0.0'}"]
+        set_lane = (
+            f"bitcast {kind} %w to {kind}"
+            if one
+            else f"insertelement {kind} %so, {scalar} %w, i32 %i"
+        )
+        is_far = "and i1 %mask, true" if one else f"extractelement {mask} %mask, i32 %i"
+        body = "\n".join(f"  {line}" for line in lines)
+        parameters = ", ".join(f"{kind} %{letter}" for letter in names)
+        return f"""define internal {kind} @{over}({mask} %mask, {kind} %near, {parameters}) noinline cold nounwind {{
+entry:
+  br label %lane
+lane:
+  %i = phi i32 [ 0, %entry ], [ %next, %join ]
+  %so = phi {kind} [ %near, %entry ], [ %new, %join ]
+  %far = {is_far}
+  br i1 %far, label %rare, label %join
+rare:
+{body}
+  %set = {set_lane}
+  br label %join
+join:
+  %new = phi {kind} [ %so, %lane ], [ %set, %rare ]
+  %next = add i32 %i, 1
+  %more = icmp ult i32 %next, {self.lanes}
+  br i1 %more, label %lane, label %done
+done:
+  ret {kind} %new
+}}
+"""
+
+    def definition(
+        self, name: str, parameters: Sequence[str], result: Value, attributes: str
+    ) -> str:
+        """The text of the function whose instructions these are."""
+        body = "\n".join(line if line.endswith(":") else f"  {line}" for line in self.lines)
+        kind = self.type_of("f")
+        return (
+            f"define internal {kind} @{name}({', '.join(parameters)}) {attributes} nounwind {{\n"
+            f"entry:\n{body}\n  ret {kind} {result.text}\n}}\n"
+        )
