@@ -15,6 +15,7 @@ from tgc.settings import settings
 if TYPE_CHECKING:
     from tgc.api import Compiled, jit
     from tgc.lowered import Lowered
+    from tgc.runtime.seeds import manual_seed
     from tgc.trace.abstract import spec
     from tgc.trace.namespace import *  # noqa: F403
     from tgc.transforms import (
@@ -42,6 +43,7 @@ _HOMES = {
     "jacfwd": "tgc.transforms",
     "jacrev": "tgc.transforms",
     "jvp": "tgc.transforms",
+    "manual_seed": "tgc.runtime.seeds",
     "laplacian": "tgc.transforms",
     "value_and_grad": "tgc.transforms",
     "vjp": "tgc.transforms",
@@ -65,6 +67,7 @@ __all__ = [
     "jit",
     "jvp",
     "laplacian",
+    "manual_seed",
     "settings",
     "spec",
     "value_and_grad",

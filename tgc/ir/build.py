@@ -13,7 +13,6 @@ from tgc.ir.nodes import (
     Broadcast,
     Call,
     Const,
-    Draw,
     Flip,
     Fold,
     Graph,
@@ -33,7 +32,7 @@ from tgc.ir.nodes import (
     Take,
     View,
 )
-from tgc.ir.ops import OPS
+from tgc.ir.ops import OPS, OpSpec
 from tgc.ir.sizes import Dim, Size, cdiv, product
 
 N = TypeVar("N", bound=Node)
@@ -119,10 +118,6 @@ class Builder:
         """The index along `axis`, as an array of `shape`."""
         return self._intern(Leaf, (), _dtype(dtype), shape, source=Iota(axis))
 
-    def draw(self, number: int, dtype: DType | str, shape: Shape) -> Leaf:
-        """Random bits; see `Draw`."""
-        return self._intern(Leaf, (), _dtype(dtype), shape, source=Draw(number))
-
     # --- maps ---
 
     def map(self, op: str, *args: Node, dtype: DType | None = None) -> Node:
@@ -154,8 +149,7 @@ class Builder:
             return (
                 args[0] if dtype is args[0].dtype else self._intern(Map, args, dtype, shape, op=op)
             )
-        result = dtypes.bool_ if spec.result == "bool" else values[0].dtype
-        return self._intern(Map, args, result, shape, op=op)
+        return self._intern(Map, args, result_dtype(spec, values[0].dtype), shape, op=op)
 
     def cast(self, x: Node, dtype: DType | str) -> Node:
         """`x` converted to `dtype` (itself if it has that type)."""
@@ -321,6 +315,11 @@ class Builder:
     ) -> Graph:
         """A function of this builder's nodes."""
         return Graph(name, inputs, outputs, self, **effects)
+
+
+def result_dtype(spec: OpSpec, operands: DType) -> DType:
+    """The type of an operation's result, but for a cast."""
+    return dtypes.BY_NAME.get(spec.result, operands)
 
 
 def _dtype(dtype: DType | str) -> DType:

@@ -24,12 +24,10 @@ from tgc.ir.nodes import (
     Broadcast,
     Call,
     Const,
-    Draw,
     Flip,
     Fold,
     Graph,
     Input,
-    Iota,
     Leaf,
     Map,
     Movement,
@@ -44,7 +42,7 @@ from tgc.ir.nodes import (
     View,
     reachable,
 )
-from tgc.ir.references import CALLS, philox_bits, scalar_reference
+from tgc.ir.references import CALLS, scalar_reference
 from tgc.ir.sizes import Dim, Size
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -59,19 +57,17 @@ def evaluate(
     dtype: Any = np.float64,
     *,
     binding: Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> list[Array]:
     """The outputs of `graph` for `arrays`, one for each input.
 
     Args:
         dtype: the numpy type that floats are held in; None rounds each node to its own dtype.
         binding: sizes that no input's shape gives.
-        seed: of the random draws.
 
     Raises:
         ShapeError: an array does not have its input's shape, or a size is bound to two values.
     """
-    evaluation = _prepare(graph, arrays, dtype, binding, seed)
+    evaluation = _prepare(graph, arrays, dtype, binding)
     return [evaluation.result(value) for value in evaluation.run(graph.outputs)]
 
 
@@ -81,10 +77,9 @@ def written(
     dtype: Any = np.float64,
     *,
     binding: Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> list[Array]:
     """What each of the graph's writes leaves in its input; arguments as for `evaluate`."""
-    evaluation = _prepare(graph, arrays, dtype, binding, seed)
+    evaluation = _prepare(graph, arrays, dtype, binding)
     values = evaluation.run(tuple(value for _, value in graph.writes))
     return [evaluation.result(value) for value in values]
 
@@ -113,14 +108,14 @@ def bind_sizes(inputs: Sequence[Leaf], shapes: Sequence[tuple[int, ...]]) -> dic
 
 
 def _prepare(
-    graph: Graph, arrays: Sequence[Any], dtype: Any, binding: Mapping[str, int] | None, seed: int
+    graph: Graph, arrays: Sequence[Any], dtype: Any, binding: Mapping[str, int] | None
 ) -> _Evaluation:
     values = [np.asarray(a) for a in arrays]
     if len(values) != len(graph.inputs):
         raise ShapeError(f"{graph.name} takes {len(graph.inputs)} arrays, not {len(values)}")
     found = bind_sizes(graph.inputs, [v.shape for v in values])
     precision = None if dtype is None else np.dtype(dtype)
-    evaluation = _Evaluation(found | dict(binding or {}), precision, seed, {})
+    evaluation = _Evaluation(found | dict(binding or {}), precision, {})
     for leaf, value in zip(graph.inputs, values, strict=True):
         evaluation.values[leaf] = evaluation.rounded(value, leaf.dtype)
     return evaluation
@@ -155,7 +150,6 @@ class _Evaluation:
 
     binding: Mapping[str, int]
     precision: np.dtype[Any] | None
-    seed: int
     values: dict[Node, Array | _Product]
 
     @property
@@ -249,13 +243,8 @@ class _Evaluation:
         if isinstance(source, Const):
             value = self.size(source.value) if isinstance(source.value, Size) else source.value
             return np.broadcast_to(self.rounded(value, node.dtype), shape)
-        if isinstance(source, Iota):
-            column = [-1 if i == source.axis else 1 for i in range(node.ndim)]
-            return np.broadcast_to(np.arange(shape[source.axis]).reshape(column), shape)
-        assert isinstance(source, Draw)
-        bits = philox_bits(self.seed, source.number, int(np.prod(shape))).reshape(shape)
-        uniform: Array = (bits >> np.uint64(8)) * 2.0**-24
-        return uniform if node.dtype.is_float else bits
+        column = [-1 if i == source.axis else 1 for i in range(node.ndim)]
+        return np.broadcast_to(np.arange(shape[source.axis]).reshape(column), shape)
 
     def _map(self, node: Map) -> Array:
         """The operation, over those axes only along which some operand varies."""
@@ -318,7 +307,7 @@ class _Evaluation:
         history = [carry[node.output]]
         count = rows[0].shape[0]
         for i in reversed(range(count)) if node.reverse else range(count):
-            inner = _Evaluation(self.binding, self.precision, self.seed, {})
+            inner = _Evaluation(self.binding, self.precision, {})
             for leaf, value in zip(merge.inputs, [*carry, *(r[i] for r in rows)], strict=True):
                 inner.values[leaf] = inner.rounded(value, leaf.dtype)
             shape = rows[0].shape[1:]

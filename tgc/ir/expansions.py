@@ -1,4 +1,4 @@
-"""Expansions too long for a line of the operation table: erf and erfc, which numpy does not have.
+"""Expansions too long for a line of the operation table: erf and erfc, which numpy does not have, and normal draws.
 
 Everything is branch-free: pieces are computed everywhere and selected by `where`. Coefficients are facts, from
 
@@ -11,6 +11,7 @@ Everything is branch-free: pieces are computed everywhere and selected by `where
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 SMALL_TOP = (
@@ -209,7 +210,20 @@ def _on_both_sides(small: str, limit: str, tail: str) -> str:
     return f"where(lt(abs(a), {limit}), {small}, where(lt(a, 0), sub(2, {tail}), {tail}))"
 
 
+def _normal() -> str:
+    """Box and Muller (1958): of each two elements one has the cosine and one the sine, a cosine a quarter turn back.
+
+    The radius has 31 bits, to reach far into the tail; the angle has 24, which float32 holds exactly.
+    """
+    radius = "float32(and(philox(and(a, -2), b, c), 2147483647))"
+    radius = f"add(mul({radius}, {2.0**-31!r}), {2.0**-32!r})"
+    quarter = f"int32(mul(and(a, 1), {2**22}))"
+    angle = f"float32(sub(and(philox(or(a, 1), b, c), {2**24 - 1}), {quarter}))"
+    return f"mul(sqrt(mul(-2, log({radius}))), cos(mul({angle}, {math.tau * 2.0**-24!r})))"
+
+
 ERF32 = f"tanh(mul(a, {horner(TANH_POLYNOMIAL, 'square(minimum(abs(a), 4.0))')}))"
 ERF64 = _erf64()
 ERFC32 = _erfc32()
 ERFC64 = _erfc64()
+NORMAL = _normal()

@@ -2,7 +2,7 @@
 
 | kind | what it is |
 |---|---|
-| `Leaf` | an input, a constant, an iota or a random draw |
+| `Leaf` | an input, a constant or an iota |
 | `Map` | a scalar operation of the table over equal shapes |
 | `View` | one movement of data: broadcast, permute, reshape, slice, pad, flip |
 | `Fold` | reduce, scan or a sequential loop, by a monoid, over axes |
@@ -62,14 +62,7 @@ class Iota:
     axis: int
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Philox 4x32-10 stream number `number` of a trace: two draws never merge."""
-
-    number: int
-
-
-Source: TypeAlias = Input | Const | Iota | Draw
+Source: TypeAlias = Input | Const | Iota
 
 
 # --- movements ------------------------------------------------------------------------------------------------------

@@ -27,14 +27,15 @@ class OpSpec:
         name: as in graph text.
         arity: number of operands.
         formula: sympy text over a, b, c; None where the operation is not real-valued (bits, predicates).
-        numpy: name of the numpy ufunc, callable with `out=`; None where the expansion serves.
+        numpy: name of the numpy ufunc, or of a function of codegen/numpy/functions.py, callable with `out=`; None where
+            the expansion serves.
         triton: expression template over {0}, {1}, {2}; None where the expansion serves. It is the precise form: no
             approximate instruction, no flushing, NaN as torch has it.
         triton_for: templates for the operand types, by name or kind, whose precise form is another one.
         expansion: the operation as nested calls of others, over a, b, c and literals, which take the dtype of the
             operands: `div(1, add(1, exp(neg(a))))`. It is right to `ulp` in float32, edge values included.
         expansion64: what float64 takes instead, where the one for float32 would lose digits.
-        result: "same" dtype as the operands, "bool", or "cast".
+        result: "same" dtype as the operands, "cast", or the name of a dtype.
         accepts: dtype kinds the operation is defined for ("float", "int", "bool").
         domain: per operand, the interval tests sample.
         ties: weight of the first operand at a tie of `Max`/`Min`; see above.
@@ -439,6 +440,32 @@ _TABLE: tuple[OpSpec, ...] = (
         domain=((0.0, 1.0), WIDE, WIDE),
     ),
     OpSpec("cast", 1, "a", None, None, result="cast", accepts=ANY, domain=(WIDE,)),
+    # random draws: of Philox 4x32-10 (Salmon et al., 2011) with the counter (a >> 2, b) and the key c, low halves
+    # first, word a & 3; and normal numbers made of such words. See trace/random.py.
+    OpSpec(
+        "philox",
+        3,
+        None,
+        "philox",
+        "philox({0}, {1}, {2})",
+        result="int32",
+        accepts=("int",),
+        domain=(WIDE,) * 3,
+        cost=60,
+    ),
+    OpSpec(
+        "normal",
+        3,
+        None,
+        "normal",
+        None,
+        expansion=expansions.NORMAL,
+        result="float32",
+        accepts=("int",),
+        domain=(WIDE,) * 3,
+        cost=160,
+        ulp=4.0,
+    ),
     # its operand, to differentiation a constant
     OpSpec("stop_gradient", 1, None, None, None, expansion="a", accepts=ANY, domain=(WIDE,)),
 )

@@ -44,6 +44,21 @@ def _pow(x: Array, y: Array) -> Array:
     return np.where(y >= 0, np.power(x, np.maximum(y, 0)), inverse).astype(x.dtype)
 
 
+def _philox(at: Array, stream: Array, seed: Array) -> Array:
+    words = philox(at >> 2, stream, seed)
+    return np.choose(at & 3, words).astype(np.uint32).view(np.int32)
+
+
+def _normal(at: Array, stream: Array, seed: Array) -> Array:
+    words = philox(at >> 2, stream, seed)
+    first, second = (np.where(at & 2 == 0, words[k], words[k + 2]) for k in (0, 1))
+    uniform = (first & 0x7FFFFFFF) * 2.0**-31 + 2.0**-32
+    angle = (second & 0xFFFFFF) * (2 * np.pi * 2.0**-24)
+    turned: Array = np.where(at & 1, np.sin(angle), np.cos(angle))
+    turned *= np.sqrt(-2 * np.log(uniform))
+    return turned
+
+
 def _relu(x: Array) -> Array:
     return np.maximum(x, np.zeros((), x.dtype))
 
@@ -62,6 +77,8 @@ _WRITTEN: dict[str, Reference] = {
     "pow": _pow,
     "stop_gradient": lambda x: x,
     "where": np.where,
+    "philox": _philox,
+    "normal": _normal,
 }
 
 
@@ -97,31 +114,28 @@ def _expanded(body: Expression, operands: dict[str, Array]) -> Array:
 
 # --- random bits ----------------------------------------------------------------------------------------------------
 
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
-def philox_bits(seed: int, stream: int, count: int) -> Array:
-    """`count` words of Philox 4x32-10 (Salmon et al., 2011): element i is word i & 3 of counter i >> 2.
+def philox(block: Array, stream: Array, seed: Array) -> list[Array]:
+    """The four words of Philox 4x32-10 (Salmon et al., 2011) of each counter, as 64-bit integers.
 
-    The key is (seed low word, seed high word); the stream number is the counter's third word.
+    The counter is the low and the high half of `block`, then those of `stream`; the key those of `seed`.
     """
-    blocks = np.arange(-(-count // 4), dtype=np.uint64)
-    zero = np.zeros_like(blocks)
-    counter = [blocks & _LOW, blocks >> _HALF, zero + np.uint64(stream), zero]
-    key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
+    block, stream, seed = (np.asarray(x).astype(np.uint64) for x in (block, stream, seed))
+    zero = np.zeros_like(block)
+    counter = [block & _LOW, block >> _HALF, zero + (stream & _LOW), zero + (stream >> _HALF)]
+    key = [seed & _LOW, seed >> _HALF]
     for _ in range(10):
-        a, b = counter[0] * _M0, counter[2] * _M1
+        a, b = counter[0] * np.uint64(0xD2511F53), counter[2] * np.uint64(0xCD9E8D57)
         counter = [
-            (b >> _HALF) ^ counter[1] ^ np.uint64(key[0]),
+            (b >> _HALF) ^ counter[1] ^ key[0],
             b & _LOW,
-            (a >> _HALF) ^ counter[3] ^ np.uint64(key[1]),
+            (a >> _HALF) ^ counter[3] ^ key[1],
             a & _LOW,
         ]
-        key = [(key[0] + _W0) & 0xFFFFFFFF, (key[1] + _W1) & 0xFFFFFFFF]
-    return np.stack(counter, axis=-1).reshape(-1)[:count]
+        key = [key[0] + np.uint64(0x9E3779B9) & _LOW, key[1] + np.uint64(0xBB67AE85) & _LOW]
+    return [word.astype(np.int64) for word in counter]
 
 
 # --- library routines -----------------------------------------------------------------------------------------------

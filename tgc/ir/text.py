@@ -30,7 +30,6 @@ from tgc.ir.nodes import (
     Fold,
     Graph,
     Input,
-    Iota,
     Leaf,
     Map,
     Monoid,
@@ -234,9 +233,7 @@ def _leaf_text(leaf: Leaf) -> str:
         return f'g.input({source.name!r}, "{dtype}", {shape})'.replace("'", '"')
     if isinstance(source, Const):
         return f'g.const({_value(source.value)}, "{dtype}", {shape})'
-    if isinstance(source, Iota):
-        return f'g.iota({source.axis}, {shape}, "{dtype}")'
-    return f'g.draw({source.number}, "{dtype}", {shape})'
+    return f'g.iota({source.axis}, {shape}, "{dtype}")'
 
 
 def _movement_text(movement: Movement) -> str:
@@ -287,7 +284,7 @@ def _monoid_text(monoid: Monoid, name: str) -> list[str]:
 
 _METHODS = frozenset(
     (
-        *("sizes", "input", "const", "iota", "draw", "map", "cast", "fold", "take", "put", "call"),
+        *("sizes", "input", "const", "iota", "map", "cast", "fold", "take", "put", "call"),
         *("broadcast", "permute", "reshape", "slice", "pad", "flip", "monoid", "graph"),
     )
 )

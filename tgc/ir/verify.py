@@ -10,14 +10,13 @@ from collections.abc import Iterator
 
 from tgc.errors import ShapeError, VerifyError
 from tgc.ir import dtypes
-from tgc.ir.build import const_key, moved_shape
+from tgc.ir.build import const_key, moved_shape, result_dtype
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import (
     BASIC_MONOIDS,
     Broadcast,
     Call,
     Const,
-    Draw,
     Fold,
     Graph,
     Input,
@@ -171,7 +170,7 @@ def _leaf(node: Leaf) -> Iterator[str]:
             yield f"a constant of dtype {node.dtype} holds {source.value!r}"
         elif source.key != const_key(source.value, node.dtype):
             yield f"a constant's key {source.key!r} is not that of {source.value!r}"
-    elif not isinstance(source, (Input, Draw)):
+    elif not isinstance(source, Input):
         yield f"no source of a leaf: {source!r}"
 
 
@@ -193,8 +192,7 @@ def _map(node: Map) -> Iterator[str]:
     if values[0].dtype.kind not in spec.accepts:
         yield f"{node.op} is not defined for {values[0].dtype.name}"
     if spec.result != "cast":
-        inferred = dtypes.bool_ if spec.result == "bool" else values[0].dtype
-        yield from _typed(node, inferred, node.shape)
+        yield from _typed(node, result_dtype(spec, values[0].dtype), node.shape)
     elif node.dtype is values[0].dtype:
         yield "a cast to the type it has"
 

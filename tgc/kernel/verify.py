@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tgc.errors import Line, VerifyError
 from tgc.ir import dtypes
+from tgc.ir.build import result_dtype
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.ops import OPS
@@ -306,7 +307,7 @@ class _Check:
             len(set(values)) == 1, f"{s.op}: operands are {', '.join(v.short for v in values)}"
         )
         self.rule(values[0].kind in spec.accepts, f"{s.op} is not defined for {values[0].short}")
-        wanted = {"bool": dtypes.bool_, "same": values[0], "cast": s.dtype}[spec.result]
+        wanted = s.dtype if spec.result == "cast" else result_dtype(spec, values[0])
         self.rule(
             s.dtype is wanted,
             f"{s.op} of {values[0].short} gives {wanted.short}, not {s.dtype.short}",

@@ -65,7 +65,10 @@ def plain_function(value: object) -> FunctionType | None:
 
 
 def seen_by(function: object) -> list[tuple[Get, Any]]:
-    """Everything `function` and the user's functions it names can read."""
+    """Everything `function` and the user's functions it names can read; for a torch module, the module."""
+    owner = getattr(function, "__self__", function)
+    if _is_torch_module(owner):
+        return [(partial(_constant, owner), owner)]
     first = plain_function(function)
     queue: list[FunctionType] = [] if first is None else [first]
     done: set[int] = set()

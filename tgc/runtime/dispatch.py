@@ -55,6 +55,7 @@ class Record:
     """One trace: what it was made for, and how its program is fed and its results returned. It holds no data.
 
     `inputs` are positions among the leaves of a call and, after them, the captured arrays, whose types are `captured`.
+    `draws`: whether its last input is a seed, bound at each call.
     `required`: which inputs required a gradient, if the function's Python asked.
     """
 
@@ -66,6 +67,7 @@ class Record:
     program: Program
     inputs: tuple[int, ...]
     results: Results
+    draws: bool
 
 
 class Dispatcher:
@@ -199,7 +201,13 @@ class Dispatcher:
         backend = self.backend
         container = container_of_all([leaves[i] for i in record.inputs])
         runner = runner_of(
-            record.program, record.inputs, record.results, leaves, container, backend
+            record.program,
+            record.inputs,
+            record.results,
+            leaves,
+            container,
+            backend,
+            draws=record.draws,
         )
         if len(self._memo) >= _MEMO_LIMIT:
             self._memo.clear()
@@ -219,7 +227,7 @@ class Dispatcher:
                 continue
             if not all(_same_rank(a, v) for a, v in zip(record.abstracts, values)):
                 continue
-            sizes = bind(record.abstracts, [shape_of(v) for v in values])
+            sizes = bind(record.abstracts[: len(values)], [shape_of(v) for v in values])
             if sizes is not None and hold(record.assumptions, sizes):
                 return record
         return None
@@ -241,6 +249,7 @@ class Dispatcher:
             program,
             tuple(inputs),
             results,
+            traced.draws,
         )
         self._records.append(record)
         return record

@@ -15,7 +15,7 @@ import numpy as np
 
 from tgc import trees
 from tgc.ir.nodes import Graph, Leaf, Node
-from tgc.runtime import autograd
+from tgc.runtime import autograd, seeds
 from tgc.runtime.program import Program, bind
 from tgc.runtime.tensors import into_numpy, is_tensor, target_of
 
@@ -74,10 +74,15 @@ def runner_of(
     leaves: Sequence[Any],
     container: str,
     backend: str | None,
+    *,
+    draws: bool = False,
 ) -> Runner:
-    """A runner for calls whose leaves are of exactly these types."""
+    """A runner for calls whose leaves are of exactly these types; `draws` if a seed is to be bound behind them."""
     values = [leaves[i] for i in inputs]
     pick = _picker(inputs, len(leaves))
+    if draws:
+        values.append(0)
+        pick = _seeded(pick, seeds.of_torch if container == "torch" else seeds.of_numpy)
     if container == "torch":
         return _torch_runner(program, pick, results, values, backend)
     target = target_of(None, backend)
@@ -97,6 +102,12 @@ def _picker(inputs: Sequence[int], count: int) -> Callable[[Sequence[Any]], Sequ
     if not inputs:
         return lambda leaves: ()
     return operator.itemgetter(*inputs)
+
+
+def _seeded(
+    pick: Callable[[Sequence[Any]], Sequence[Any]], seed: Callable[[], int]
+) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    return lambda leaves: (*pick(leaves), seed())
 
 
 def _assemble(results: Results, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:

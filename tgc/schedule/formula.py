@@ -74,7 +74,7 @@ def _leaf(node: Leaf) -> str:
         return source.name
     if isinstance(source, n.Const):
         return f"{source.value:.6g}" if isinstance(source.value, float) else str(source.value)
-    return "iota" if isinstance(source, n.Iota) else "draw"
+    return "iota"
 
 
 def formula(node: Node, name: str, names: dict[Node, str]) -> str:

@@ -245,9 +245,8 @@ class Lowering:
     def _leaf(self, node: Leaf, index: tuple[Index, ...]) -> Operand:
         if isinstance(node.source, n.Const):
             return Const(node.source.value, node.dtype)
-        if isinstance(node.source, n.Iota):
-            return self._iota(index[node.source.axis], node.dtype)
-        raise UnsupportedOpError("random draws are not compiled yet", line=node.line)
+        assert isinstance(node.source, n.Iota)
+        return self._iota(index[node.source.axis], node.dtype)
 
     def _iota(self, index: Index, dtype: DType) -> Operand:
         if not index.terms:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tgc.ir.build import Builder
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Call, Const, Draw, Fold, Graph, Input, Leaf, Map, Monoid, Node, reachable
+from tgc.ir.nodes import Call, Const, Fold, Graph, Input, Leaf, Map, Monoid, Node, reachable
 from tgc.ir.verify import verify
 from tgc.settings import current
 
@@ -98,8 +98,6 @@ class _Widening:
             return leaf
         if isinstance(leaf.source, Const):
             return self.builder.const(leaf.source.value, leaf.dtype.compute, leaf.shape)
-        if isinstance(leaf.source, Draw):
-            return self.builder.draw(leaf.source.number, leaf.dtype.compute, leaf.shape)
         assert isinstance(leaf.source, Input), "an iota is an integer"
         return self.builder.cast(leaf, leaf.dtype.compute)
 

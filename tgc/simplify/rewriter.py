@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from tgc.errors import Line
-from tgc.ir.dtypes import DType, bool_
+from tgc.ir.dtypes import BY_NAME, DType, bool_
 from tgc.ir.expressions import Expression, Number, Variable
 from tgc.ir.nodes import Fold, Graph, Leaf, Map, Movement, Node, reachable
 from tgc.simplify.patterns import STRICT, Bindings, Rule
@@ -183,7 +183,7 @@ def build_expression(
 ) -> Node:
     """The nodes of an expression, made by `make(op, *args)`; see `Rewriter.expression`.
 
-    `cast_like(x, y)` converts x to the dtype of y.
+    `cast_like(x, y)` converts x to the dtype of y, and `float32(x)` to the dtype of that name.
     """
     if isinstance(expression, Variable):
         return bindings[expression.name]
@@ -202,6 +202,8 @@ def build_expression(
     operands = [arg for arg in args if arg is not None]
     if expression.op == "cast_like":
         return make("cast", operands[0], dtype=operands[1].dtype)
+    if expression.op in BY_NAME:
+        return make("cast", operands[0], dtype=BY_NAME[expression.op])
     if expression.op == "where" and operands[0].dtype is not bool_:
         raise ValueError("the condition of where must be a predicate")
     return make(expression.op, *operands)

@@ -140,10 +140,3 @@ def threshold(x: Value, threshold: float, value: float) -> Tracer:
 def glu(x: Value, axis: int = -1) -> Tracer:
     first, second = halves(x, axis)
     return mul(first, sigmoid(second))
-
-
-def dropout(x: Value, p: float = 0.5, training: bool = True) -> Tracer:
-    """The identity outside training and for p = 0."""
-    if training and p > 0:
-        raise unsupported("dropout while training", hint="pass a mask as an argument")
-    return array(x)

@@ -8,7 +8,7 @@ from typing import Any
 from tgc.errors import TraceError
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Const, Draw, Input, Leaf, Node, Shape, reachable
+from tgc.ir.nodes import Const, Input, Leaf, Node, Shape, reachable
 from tgc.ir.sizes import Dim, Size, cdiv, product, symbols
 from tgc.trace.abstract import is_torch, loaded_torch, python_dtype, to_dtype
 from tgc.trace.core import (
@@ -81,6 +81,11 @@ def _device(device: object, x: Tracer | None = None) -> str:
     return "cpu" if torch is None else str(torch.get_default_device())
 
 
+def place_of(device: object, container: str) -> str:
+    """The device of an array that a container makes of nothing."""
+    return _device(device) if container == "torch" else "cpu"
+
+
 # --- arrays from nothing --------------------------------------------------------------------------------------------
 
 
@@ -99,7 +104,7 @@ class Factory:
         return kinds[0] if kinds == [dtypes.bool_] else dtypes.int64
 
     def _place(self, device: object) -> str:
-        return _device(device) if self.container == "torch" else "cpu"
+        return place_of(device, self.container)
 
     def full(self, shape: Any, value: Value, dtype: object = None, device: object = None) -> Tracer:
         kind = self._dtype(dtype, value)
@@ -359,7 +364,7 @@ def known(x: Tracer, what: str) -> bool | int | float:
     """
     hint = "write tgc.where(condition, a, b) instead of a branch on it"
     for node in reachable((x.node,)):
-        if isinstance(node, Leaf) and isinstance(node.source, Input | Draw):
+        if isinstance(node, Leaf) and isinstance(node.source, Input):
             if x.container == "scalar":
                 hint = f"make it static: @tgc.jit(static_argnames=...), or {hint}"
             raise TraceError(

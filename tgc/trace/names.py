@@ -27,6 +27,7 @@ from tgc.trace import losses as loss
 from tgc.trace import movement as mv
 from tgc.trace import mutation as mut
 from tgc.trace import norms as norm
+from tgc.trace import random as rnd
 from tgc.trace import reductions as red
 from tgc.trace.spelling import Spelling
 from tgc.trace.tracer import OPERATORS
@@ -146,14 +147,13 @@ for _name in ("lerp", "addcmul", "addcdiv", "masked_fill"):
 
 for _name in (
     "relu6 leaky_relu elu celu selu gelu silu softplus logsigmoid mish softsign tanhshrink hardtanh hardsigmoid "
-    "hardswish hardshrink softshrink threshold glu prelu dropout"
+    "hardswish hardshrink softshrink threshold glu prelu"
 ).split():
     _row("F." + _name, getattr(act, _name))
 _row("F.relu t.relu m.relu g.relu", act.relu)
 _row("t.selu", act.selu)
 _row("t.celu", act.celu)
 _row("t.prelu m.prelu", act.prelu)
-_row("t.dropout", act.dropout)
 _row("t.threshold", act.threshold)
 _row("t.hardshrink m.hardshrink", act.hardshrink)
 
@@ -349,6 +349,20 @@ for _place, _factory in (
         _shaped = 0 if _name in ("zeros", "ones") else None
         _row(f"{_place}.{_name}", getattr(_factory, _name), several=_shaped)
     _row(f"{_place}.empty", _factory.zeros, several=0)
+    _draws = rnd.Draws({"t": "torch", "n": "numpy", "g": "spec"}[_place])
+    if _place != "n":  # numpy draws from generators, which are not compiled
+        for _name in ("rand", "randn"):
+            _row(f"{_place}.{_name}", getattr(_draws, _name), several=0)
+        _row(f"{_place}.randint", _draws.randint)
+_row("t.rand_like g.rand_like", rnd.rand_like)
+_row("t.randn_like g.randn_like", rnd.randn_like)
+_row("m.uniform", rnd.uniform)
+_row("m.normal", rnd.normal)
+_row("t.bernoulli m.bernoulli g.bernoulli", rnd.bernoulli)
+_row("F.dropout t.dropout", rnd.dropout)
+_row("F.dropout1d", rnd.dropout1d)
+_row("F.dropout2d t.feature_dropout", rnd.feature_dropout)
+_row("F.dropout3d", rnd.dropout3d)
 _row("t.tensor t.as_tensor", new.Factory("torch").array)
 _row("n.array n.asarray", new.Factory("numpy").array)
 _row("g.asarray", new.Factory("spec").array)

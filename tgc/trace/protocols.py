@@ -168,10 +168,12 @@ def torch_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     spelling = _functions(torch).get(func)
     foreign = [v for v in values if is_torch(v) and not trace.owns(v)]
     if not traced and name in _RANDOM and _draws(name, kwargs):
-        raise unsupported(
-            f"random numbers ({name}) inside a compiled function",
-            hint="draw them outside and pass them",
-        )
+        if spelling is None:
+            raise unsupported(
+                f"random numbers ({name}) inside a compiled function",
+                hint="draw them outside and pass them",
+            )
+        return _spelt(spelling, args, kwargs)
     if traced or foreign or any(isinstance(v, SymbolicInt) for v in values):
         if not traced and (name in _METADATA or name == "__get__"):
             return _about(func, args, kwargs)

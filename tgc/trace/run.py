@@ -17,6 +17,7 @@ from typing import Any
 
 from tgc import trees
 from tgc.errors import DTypeError, TraceError
+from tgc.ir.dtypes import int64
 from tgc.ir.nodes import (
     Call,
     Const,
@@ -60,6 +61,7 @@ class Traced:
         out_tree: the structure of the result; leaves that are no arrays are constants in it.
         out_containers: per output, "torch", "numpy", "spec", or "scalar" (a weakly typed 0-d value).
         out_requires_grad: per output, whether a gradient flows back from it (detached results do not).
+        draws: whether the function draws random numbers: the last input is then the seed, and has no value.
         asked_for_gradient: whether the function's Python looked at what requires a gradient.
     """
 
@@ -74,6 +76,7 @@ class Traced:
     out_containers: tuple[str, ...]
     out_requires_grad: tuple[bool, ...]
     asked_for_gradient: bool = False
+    draws: bool = False
 
 
 def trace(
@@ -196,6 +199,10 @@ class _Attempt:
             for i, t in enumerate(outputs)
             if not t.fresh and (leaf := _viewed(t.node)) is not None
         )
+        if trace.seed is not None:
+            assert isinstance(trace.seed.source, Input)
+            trace.leaves.append(trace.seed)
+            trace.abstracts.append(Abstract(trace.seed.source.name, int64, (), "scalar"))
         graph = trace.builder.graph(_name(self.fn), tuple(trace.leaves), nodes, aliases=aliases)
         used = {
             name: hint for name, hint in trace.sizes.hints.items() if name not in trace.sizes.given
@@ -212,6 +219,7 @@ class _Attempt:
             tuple(t.container for t in outputs),
             needs_gradient(nodes),
             trace.asked_for_gradient,
+            trace.seed is not None,
         )
 
 

@@ -28,6 +28,7 @@ RENAMED = {
     "start_dim": "start",
     "end_dim": "end",
     "ret": "out",
+    "training": "train",
 }
 # First and second operands go by these names.
 FIRST = (

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tgc.errors import Line, ShapeError, TraceError
+from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.nodes import Leaf
 from tgc.ir.sizes import Dim, FloorDiv, Size, evaluate, substitute, symbols
@@ -178,6 +179,8 @@ class Trace:
         self.code = code
         self.frame: FrameType | None = None
         self.depth = 0
+        self.seed: Leaf | None = None
+        self._streams = 0
         self._names: set[str] = set(reserved)
         self._lifted: dict[int, Tracer] = {}
         self._constants: dict[int, object] = {}
@@ -211,6 +214,13 @@ class Trace:
         self.leaves.append(leaf)
         self.arguments[leaf] = abstract
         return Tracer(leaf, container, abstract.device)
+
+    def draw(self) -> tuple[Leaf, int]:
+        """The input that holds the seed of a call, and the number of a new random stream."""
+        if self.seed is None:
+            self.seed = self.builder.input(self.unique("seed"), dtypes.int64, ())
+        self._streams += 1
+        return self.seed, self._streams
 
     def unique(self, name: str) -> str:
         """An identifier like `name` that no input and no size has."""

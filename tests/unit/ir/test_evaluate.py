@@ -14,7 +14,7 @@ from tgc.ir.evaluate import LAZY_ELEMENTS, evaluate, round_float, written
 from tgc.ir.expressions import operations, parse, variables
 from tgc.ir.nodes import Graph, Monoid
 from tgc.ir.ops import OPS
-from tgc.ir.references import philox_bits, scalar_reference
+from tgc.ir.references import scalar_reference
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 7))
@@ -298,26 +298,6 @@ def test_sort_is_stable_and_puts_nan_as_torch_does() -> None:
     g = Builder()
     with pytest.raises(UnsupportedOpError, match="quicksort"):
         evaluate(g.graph("f", (), (g.call("quicksort", dtype="f32", shape=()),)), [])
-
-
-def test_philox_gives_the_published_words() -> None:
-    """Random123's known answer for a zero counter and a zero key."""
-    assert [hex(w) for w in philox_bits(0, 0, 4)] == [
-        "0x6627e8d5",
-        "0xe169c58d",
-        "0xbc57ac4c",
-        "0x9b00dbd8",
-    ]
-    assert len(philox_bits(1, 2, 7)) == 7
-    assert not np.array_equal(philox_bits(1, 2, 64), philox_bits(1, 3, 64))
-
-
-def test_draws_are_uniform_and_repeat() -> None:
-    g = Builder()
-    graph = g.graph("f", (), (g.draw(0, "f32", (1000,)), g.draw(1, "f32", (1000,))))
-    a, b = evaluate(graph, [], seed=7)
-    assert 0 <= a.min() and a.max() < 1 and abs(a.mean() - 0.5) < 0.05 and not np.array_equal(a, b)
-    np.testing.assert_array_equal(evaluate(graph, [], seed=7)[0], a)
 
 
 def test_shapes_bind_sizes_and_must_agree() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tgc.codegen.naming import Names, module_title
 from tgc.codegen.numpy.constants import Constants
+from tgc.codegen.numpy.functions import FUNCTIONS, functions_in
 from tgc.codegen.numpy.host import emit_host
 from tgc.codegen.numpy.kernel import emit_kernel
 from tgc.ir import dtypes
@@ -22,7 +23,7 @@ def emit(plans: Sequence[Plan]) -> str:
     A host function takes the plan's inputs by position, as numpy arrays, and returns a tuple of its outputs.
     Same plans, same bytes.
     """
-    names = Names(["np", "as_strided", "bfloat16", *(plan.name for plan in plans)])
+    names = Names(["np", "as_strided", "bfloat16", *FUNCTIONS, *(plan.name for plan in plans)])
     constants = Constants(names)
     functions: list[str] = []
     known: list[tuple[Kernel, str]] = []
@@ -38,6 +39,7 @@ def emit(plans: Sequence[Plan]) -> str:
                 functions.append(emit_kernel(step.kernel, name, constants, names))
             launched[position] = name
         functions.append(emit_host(plan, names, launched))
+    functions = [*functions_in("\n".join(functions)), *functions]
     body = "\n\n".join(functions)
     head = ["import numpy as np"]
     if any(b.dtype is dtypes.bfloat16 for plan in plans for b in plan.buffers):

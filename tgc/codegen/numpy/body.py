@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tgc.codegen.naming import Names, size_text
 from tgc.codegen.numpy.constants import Constants, dtype_text
+from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
 from tgc.codegen.numpy.liveness import Liveness, Value, analyse, statements
 from tgc.codegen.numpy.padding import Padded, needed, padding, restates
@@ -344,10 +345,11 @@ class Body:
             raise BackendError(
                 f"the numpy backend has no {s.op}: it should have been expanded", line=s.line
             )
+        function = name if name in FUNCTIONS else f"np.{name}"
         if target is None:
-            self.define(s.name, f"np.{name}({', '.join(args)})")
+            self.define(s.name, f"{function}({', '.join(args)})")
         else:
-            self.emit(f"np.{name}({', '.join(args)}, out={target})")
+            self.emit(f"{function}({', '.join(args)}, out={target})")
 
     def _alias(self, name: str, other: str) -> None:
         if other in self._arrays:

@@ -79,6 +79,21 @@ def floor_div_f64(a, b):
     whole = tl.where(q - whole > 0.5, whole + 1, whole)
     return tl.where(b == 0, a / b, whole)
 ''',
+    "philox": '''
+def philox(at, stream, seed):
+    """Word at & 3 of the counter at >> 2 of a stream of Philox 4x32-10."""
+    at, stream, seed = tl.cast(at, tl.int64), tl.cast(stream, tl.int64), tl.cast(seed, tl.int64)
+    a, b, c, d = tl.philox_impl(
+        (at >> 2).to(tl.uint32),
+        (at >> 34).to(tl.uint32),
+        stream.to(tl.uint32),
+        (stream >> 32).to(tl.uint32),
+        seed.to(tl.uint32),
+        (seed >> 32).to(tl.uint32),
+    )
+    low, high = tl.where(at & 1 == 0, a, b), tl.where(at & 1 == 0, c, d)
+    return tl.where(at & 2 == 0, low, high).to(tl.int32, bitcast=True)
+''',
     "int_pow": '''
 def int_pow(a, b):
     """a to a power b >= 0, by repeated squaring."""
