@@ -7,6 +7,7 @@ from typing import Any
 
 from tgc.errors import Line
 from tgc.ir import dtypes
+from tgc.ir.build import result_dtype
 from tgc.ir.dtypes import DType
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, Size, product
@@ -128,7 +129,7 @@ class KernelBuilder:
             a if isinstance(a, str) else Const(a, known) for a in args
         )
         axes = self._order(set().union(*(self._operand_axes(a) for a in operands)))
-        result = {"bool": dtypes.bool_, "same": known, "cast": dtype}[OPS[op].result]
+        result = dtype if op == "cast" else result_dtype(OPS[op], known)
         assert result is not None
         name = self._name(name)
         self.types[name] = (result, axes)

@@ -35,6 +35,7 @@ from tests.support.sample_plans import (
     strided,
 )
 from tgc.codegen.numpy import PRIMITIVES, emit
+from tgc.ir.build import result_dtype
 from tgc.ir.dtypes import BY_NAME, DType, bool_, float16, float32, float64, int32, int64, uint8
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Size
@@ -235,7 +236,7 @@ def _operation(op: str, dtype: DType) -> Plan:
     spec = OPS[op]
     names = ["a", "b", "c"][: spec.arity]
     types_ = [bool_ if op == "where" and i == 0 else dtype for i in range(spec.arity)]
-    result = {"bool": bool_, "same": dtype, "cast": float32}[spec.result]
+    result = float32 if spec.result == "cast" else result_dtype(spec, dtype)
     buffers = (
         *(buffer(x, t, (n,)) for x, t in zip(names, types_)),
         buffer("y", result, (n,), "out"),

@@ -15,6 +15,7 @@ from tests.support.kernel_builder import KernelBuilder, buffer
 from tests.support.sample_plans import Sample, _plan, n
 from tgc.codegen.triton import PRIMITIVES
 from tgc.errors import BackendError
+from tgc.ir.build import result_dtype
 from tgc.ir.dtypes import DType, bool_, float16, float32, float64, int32, int64, uint8
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Axis, Launch, Plan
@@ -107,7 +108,7 @@ def operation_plan(op: str, dtype: DType) -> Plan:
     spec = OPS[op]
     names = "abc"[: spec.arity]
     kinds = [bool_ if op == "where" and i == 0 else dtype for i in range(spec.arity)]
-    out = bool_ if spec.result == "bool" else float16 if op == "cast" else dtype
+    out = float16 if op == "cast" else result_dtype(spec, dtype)
     buffers = (
         *(buffer(name, kind, (n,)) for name, kind in zip(names, kinds)),
         buffer("y", out, (n,), "out"),

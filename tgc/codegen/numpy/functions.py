@@ -14,28 +14,30 @@ import numpy as np
 
 def philox_words(at: Any, stream: Any, seed: Any) -> Any:
     """The words of Philox 4x32-10 that `at` numbers lie among, and where in them each lies."""
+    at, stream, seed = (np.asarray(x, np.int64) for x in (at, stream, seed))
+    shared = stream.size == seed.size == 1
     first, last = int(at.min()) >> 2, int(at.max()) >> 2
-    if last - first < at.size:
+    if shared and last - first < at.size:
         block, places = np.arange(first, last + 1), at - 4 * first
     else:
-        block = (at >> 2).reshape(-1)
-        places = np.arange(0, 4 * at.size, 4).reshape(at.shape) + (at & 3)
+        if not shared:
+            at, stream, seed = np.broadcast_arrays(at, stream, seed)
+        block, places = (at >> 2).ravel(), np.arange(0, 4 * at.size, 4).reshape(at.shape) + (at & 3)
+    low, half = np.array(0xFFFFFFFF, np.uint64), np.array(32, np.uint64)
+    factors = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
+    steps = np.array([[0x9E3779B9], [0xBB67AE85]], np.uint64)
+    key = np.array([seed.ravel(), seed.ravel() >> 32]).astype(np.uint64) & low
     # Rows are the two halves of the counter: its words 0 and 2 in `x`, 1 and 3 in `y`.
     x, y, product = np.empty((3, 2, block.size), np.uint64)
-    x[0], x[1] = block & 0xFFFFFFFF, stream & 0xFFFFFFFF
-    y[0], y[1] = block >> 32 & 0xFFFFFFFF, stream >> 32 & 0xFFFFFFFF
-    factors = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
-    low, half = np.array(0xFFFFFFFF, np.uint64), np.array(32, np.uint64)
-    for turn in range(10):
-        key = [
-            [(int(seed) + turn * 0x9E3779B9) & 0xFFFFFFFF],
-            [((int(seed) >> 32) + turn * 0xBB67AE85) & 0xFFFFFFFF],
-        ]
+    x[0], x[1] = block & 0xFFFFFFFF, stream.ravel() & 0xFFFFFFFF
+    y[0], y[1] = block >> 32 & 0xFFFFFFFF, stream.ravel() >> 32 & 0xFFFFFFFF
+    for _ in range(10):
         np.multiply(x, factors, out=product)
-        np.bitwise_xor(y, np.array(key, np.uint64), out=y)
+        np.bitwise_xor(y, key, out=y)
         np.right_shift(product[::-1], half, out=x)
         np.bitwise_xor(x, y, out=x)
         np.bitwise_and(product[::-1], low, out=y)
+        key = key + steps & low
     words = np.empty((block.size, 4), np.int32)
     words.view(np.uint32).T[...] = x[0], y[0], x[1], y[1]
     return words.reshape(-1), places
