@@ -132,6 +132,20 @@ def test_numpy_beyond_a_block(case: Case) -> None:
 
 
 @examples(60)
+@given(graphs(size=10))
+def test_native_value_and_gradient(case: Case) -> None:
+    through(case, case.arrays, chain.Native)
+
+
+@examples(40)
+@given(graphs(size=9))
+def test_native_beyond_a_vector(case: Case) -> None:
+    sizes = {"n": 11, "m": 35}
+    arrays = chain.sizes_like(case.graph, case.arrays, sizes, np.random.default_rng(4))
+    through(case, arrays, chain.Native)
+
+
+@examples(60)
 @given(case=graphs(size=10))
 def test_interpreted_triton_value_and_gradient(case: Case, tmp_path: Path) -> None:
     pytest.importorskip("triton")

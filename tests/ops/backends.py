@@ -25,7 +25,7 @@ from tgc.ir.ops import OPS
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Plan
 from tgc.pipeline import Pipeline
-from tgc.schedule.target import NUMPY, Target, triton
+from tgc.schedule.target import NATIVE, NUMPY, Target, triton
 
 Array = NDArray[Any]
 
@@ -64,6 +64,8 @@ def emitted(op: str, kinds: tuple[str, ...], target: Target) -> tuple[Plan, chai
     plan = Pipeline().plan(g.graph("operation", inputs, (g.map(op, *inputs),)), target, {"n": 5000})
     if target.backend == "numpy":
         return plan, chain.Numpy(plan, target=target)
+    if target.backend == "native":
+        return plan, chain.Native(plan, target=target)
     return plan, chain.Triton(plan, target=target, folder=Path(mkdtemp()))
 
 
@@ -83,6 +85,8 @@ BACKENDS: dict[str, Backend] = {
     "expansion": Backend(_expanded_elsewhere, by_expansion),
     "numpy": Backend(lambda op: op not in ("cast", "where"), by_kernel(NUMPY)),
 }
+if find_spec("llvmlite") is not None:
+    BACKENDS["native"] = Backend(lambda op: op not in ("cast", "where"), by_kernel(NATIVE))
 if find_spec("triton") is not None:
     interpreted = Backend(lambda op: op not in ("cast", "where"), by_kernel(triton("sm_90")))
     BACKENDS["triton"] = interpreted

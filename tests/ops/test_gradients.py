@@ -25,7 +25,7 @@ from tgc.ir.ops import OPS
 from tgc.ir.sizes import Size
 from tgc.numerics.samples import points
 from tgc.pipeline import Pipeline, wanted
-from tgc.schedule.target import NUMPY, Target, triton
+from tgc.schedule.target import NATIVE, NUMPY, Target, triton
 
 SM_90 = triton("sm_90")
 SMOOTH = sorted(
@@ -45,11 +45,13 @@ def operation(name: str, dtype: DType) -> Graph:
 def engine(target: Target, *plans: Any, folder: Path) -> chain.Engine:
     if target is NUMPY:
         return chain.Numpy(*plans, target=target)
+    if target is NATIVE:
+        return chain.Native(*plans, target=target)
     pytest.importorskip("triton")
     return chain.Triton(*plans, target=target, folder=folder)
 
 
-@pytest.mark.parametrize("target", [NUMPY, SM_90], ids=lambda t: t.backend)
+@pytest.mark.parametrize("target", [NUMPY, NATIVE, SM_90], ids=lambda t: t.backend)
 @pytest.mark.parametrize("name", SMOOTH)
 def test_gradient_kernels_compute_what_the_graph_says(
     name: str, target: Target, tmp_path: Path

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from tgc.ir.evaluate import bind_sizes, evaluate
 from tgc.ir.nodes import Graph
@@ -24,6 +25,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 TINY = Target("tiny", "numpy", flat=8, tile=16, row=8, whole=4, programs=3)
 TINY_TRITON = replace(TINY, backend="triton")
+TINY_NATIVE = replace(TINY, backend="native")
 
 
 def poison(shape: Any, dtype: Any = np.float64) -> Array:
@@ -54,6 +56,27 @@ class Numpy:
         return outputs
 
 
+class Native:
+    """Runs plans as LLVM code."""
+
+    target = TINY_NATIVE
+
+    def __init__(self, *plans: Plan, target: Target = TINY_NATIVE) -> None:
+        pytest.importorskip("llvmlite")
+        self.source = emit(plans, target)
+        self.module = types.ModuleType("emitted")
+        exec(compile(self.source, "emitted", "exec"), self.module.__dict__)
+        self.module.empty = poison  # type: ignore[attr-defined]
+
+    def __call__(self, plan: Plan, inputs: Sequence[Array]) -> list[Array]:
+        inputs = [np.ascontiguousarray(x) for x in inputs]
+        kept = [x.copy() for x in inputs]
+        outputs = list(getattr(self.module, plan.name)(*inputs))
+        for before, after in zip(kept, inputs):
+            np.testing.assert_array_equal(before, after, "an input was modified")
+        return outputs
+
+
 class Triton:
     """Runs plans as emitted Triton, interpreted; a lane out of bounds raises."""
 
@@ -76,7 +99,7 @@ class Triton:
         return [o.numpy() for o in outputs]
 
 
-Engine: TypeAlias = Numpy | Triton
+Engine: TypeAlias = Numpy | Native | Triton
 
 
 @dataclass(frozen=True)

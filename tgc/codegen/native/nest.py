@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from tgc.errors import BackendError
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Iota, Kernel, Load, Loop, Op, Reduce, Statement, Store
 from tgc.kernel.walk import gathered
@@ -64,11 +63,7 @@ Known: TypeAlias = dict[str, tuple[str, ...]]
 
 
 def nest(kernel: Kernel) -> list[Item]:
-    """The loops of one program of a kernel.
-
-    Raises:
-        BackendError: folds cross in a way that loops in the order of memory cannot follow.
-    """
+    """The loops of one program of a kernel."""
     flat = list(_flatten(kernel.body))
     makers = {s.name: s for s in flat if not isinstance(s, Store)}
     short = frozenset(a.name for a in kernel.axes if a.kind != "loop")
@@ -155,9 +150,11 @@ class _Nester:
             loops = [
                 s for s in mine if isinstance(s, Store | Step | Keep) and _span(s) & closed
             ]
-            around = [s for s in loops if axis not in _span(s)]
+            beside = [s for s in mine if isinstance(s, Reduce) and axis not in _span(s)]
+            around = [*(s for s in loops if axis not in _span(s)), *beside]
             if around:
                 items += self.build(around, rest, known)
+                known |= {s.name: tuple(a for a in rest if a in s.axes) for s in beside}
             inside: list[Plain] = [s for s in loops if axis in _span(s)]
             folds = [_step(s, axis, rest) for s in mine if isinstance(s, Reduce) and axis in s.over]
             if inside or folds:
@@ -216,16 +213,14 @@ def _step(fold: Reduce, axis: str | None, rest: Sequence[str]) -> Step:
 
 
 def _levels(statements: Sequence[Flat | Plain], axis: str | None) -> list[int]:
-    """Per statement, how many folds over `axis` must be finished before it."""
+    """Per statement, how many folds must be finished before it; one inside the loop over `axis` does not count."""
     after: dict[str, int] = {}
     levels: list[int] = []
     for s in statements:
         here = max((after.get(name, 0) for name in uses(s)), default=0)
         levels.append(here)
         if isinstance(s, Reduce):
-            if axis is not None and axis not in _span(s):
-                raise BackendError(f"the fold {s.name} does not run along {axis}")
-            after[s.name] = here + 1 if axis in s.over else here
+            after[s.name] = here + 1 if axis in s.over or axis not in s.axes else here
         elif not isinstance(s, Store | Step | Keep):
             after[s.name] = here
     return levels
