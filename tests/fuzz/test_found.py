@@ -189,7 +189,9 @@ def random(g):
 
 
 @pytest.mark.parametrize("name", FOUND)
-@pytest.mark.parametrize("engine", [chain.Numpy, chain.Native, chain.Triton], ids=lambda e: e.__name__)
+@pytest.mark.parametrize(
+    "engine", [chain.Numpy, chain.Native, chain.Triton], ids=lambda e: e.__name__
+)
 def test_found(
     name: str, engine: type[chain.Engine], rng: np.random.Generator, tmp_path: Path
 ) -> None:

@@ -260,7 +260,9 @@ class _MethodDef(ctypes.Structure):
     )
 
 
-_alive: list[Any] = []  # engines and method definitions live as long as the process: functions may be anywhere
+_alive: list[
+    Any
+] = []  # engines and method definitions live as long as the process: functions may be anywhere
 _loading = threading.Lock()
 
 
@@ -276,7 +278,12 @@ def _load(text: str) -> dict[str, Kernel]:
         _alive.append(engine)
         for name in _API:
             _fill(engine, name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
-        for name, thing in (("None", None), ("int", int), ("ndarray", np.ndarray), ("TypeError", TypeError)):
+        for name, thing in (
+            ("None", None),
+            ("int", int),
+            ("ndarray", np.ndarray),
+            ("TypeError", TypeError),
+        ):
             _fill(engine, name, id(thing))
         return {name: _builtin(engine, name) for name, _ in _DEFINE.findall(text)}
 

@@ -28,7 +28,9 @@ def emit(plans: Sequence[Plan]) -> str:
     Raises:
         BackendError: a kernel has something this engine cannot do.
     """
-    names = Names(["np", "bfloat16", "empty", "parallel", "partial", "code", *(p.name for p in plans)])
+    names = Names(
+        ["np", "bfloat16", "empty", "parallel", "partial", "code", *(p.name for p in plans)]
+    )
     declared, needed = set[str](), set[Needed]()
     kernels: list[tuple[Kernel, str]] = []
     texts: list[str] = []

@@ -195,7 +195,9 @@ class Addresses:
             text = f.put(stem, f"extractelement {kind} {text}, i64 0")
         return self._from_memory(stem, text, at.dtype, lanes)
 
-    def store(self, at: Address, value: Value, mask: Value | None, *, streams: bool = False) -> None:
+    def store(
+        self, at: Address, value: Value, mask: Value | None, *, streams: bool = False
+    ) -> None:
         """Write the lanes of `value` for which `mask` holds."""
         f, element = self.f, memory_type(at.dtype)
         value = spread(f, value, at.lanes)

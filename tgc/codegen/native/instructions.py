@@ -180,7 +180,9 @@ def cast(f: Function, stem: str, a: Value, dtype: DType) -> Value:
     if a.dtype is dtypes.bfloat16:
         return cast(f, stem, _widen_bfloat16(f, a), dtype)
     if dtype is dtypes.bfloat16:
-        return Value(_round_to_bfloat16(f, stem, cast(f, "single", a, dtypes.float32)), dtype, lanes)
+        return Value(
+            _round_to_bfloat16(f, stem, cast(f, "single", a, dtypes.float32)), dtype, lanes
+        )
     if dtype.kind == "bool":
         test = "fcmp une" if a.dtype.is_float else "icmp ne"
         text = f.put(stem, f"{test} {a.type} {a.text}, {constant(0, a.dtype, lanes).text}")

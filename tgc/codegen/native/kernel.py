@@ -15,12 +15,12 @@ from tgc.codegen.native.functions import FUNCTIONS, call_name
 from tgc.codegen.native.instructions import cast, constant, instruction, order, spread
 from tgc.codegen.native.llvm import Function, Value, memory_type, register_type, suffix, vector
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest
-from tgc.errors import BackendError, Line
+from tgc.errors import Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.sizes import Dim, Size
-from tgc.kernel.ir import Const, Iota, Kernel, Load, Op, Operand, Reduce, Store
+from tgc.kernel.ir import Iota, Kernel, Load, Op, Operand, Reduce, Store
 
 VECTOR_BYTES = 128
 Needed = tuple[str, DType, int]
@@ -271,7 +271,9 @@ class _Writer:
         if array.dtype.kind == "bool":
             value = constant(value.text == "true", dtypes.uint8)
         with self.f.loop("clear", "0", array.count) as index:
-            at = self.f.put("at", f"getelementptr inbounds {kind}, ptr {array.pointer}, i64 {index}")
+            at = self.f.put(
+                "at", f"getelementptr inbounds {kind}, ptr {array.pointer}, i64 {index}"
+            )
             self.f.do(f"store {value}, ptr {at}")
 
     # --- statements -------------------------------------------------------------------------------------------------

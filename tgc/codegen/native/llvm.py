@@ -168,7 +168,16 @@ class Function:
         """`head { ... }` with a return at the end."""
         notes = [f"; {line}" for line in comments]
         return "\n".join(
-            [*notes, f"{head} {{", *self.entry, "  br label %begin", "begin:", *self.lines, "  ret void", "}"]
+            [
+                *notes,
+                f"{head} {{",
+                *self.entry,
+                "  br label %begin",
+                "begin:",
+                *self.lines,
+                "  ret void",
+                "}",
+            ]
         )
 
 

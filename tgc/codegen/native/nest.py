@@ -56,8 +56,10 @@ class For:
     folds: list[Step]
 
 
-Flat: TypeAlias = Load | Iota | Op | Reduce | Store
+Maker: TypeAlias = Load | Iota | Op | Reduce
+Flat: TypeAlias = Maker | Store
 Plain: TypeAlias = Load | Iota | Op | Store | Step | Keep | Recall
+Root: TypeAlias = Store | Step | Keep | Reduce
 Item: TypeAlias = Plain | For
 Known: TypeAlias = dict[str, tuple[str, ...]]
 
@@ -118,7 +120,7 @@ class _Stage:
     """A loop whose items are not built yet: the roots inside it and what is known around it."""
 
     loop: For
-    roots: list[Plain]
+    roots: list[Root]
     known: Known
 
 
@@ -126,10 +128,10 @@ class _Stage:
 class _Nester:
     """`makers`: the statement that makes each value. `short`: axes whose extent in a program is bounded."""
 
-    makers: dict[str, Flat]
+    makers: dict[str, Maker]
     short: frozenset[str]
 
-    def build(self, roots: Sequence[Plain], order: Sequence[str], known: Known) -> list[Item]:
+    def build(self, roots: Sequence[Root], order: Sequence[str], known: Known) -> list[Item]:
         """The items that make `roots` happen, with the axes of `order` still to be opened.
 
         `known`: values that a scope around has, each with the axes of its scratch, none where it is in a register.
@@ -147,15 +149,13 @@ class _Nester:
                     items.append(s)
                     if not isinstance(s, Store | Step | Keep):
                         known[s.name] = ()
-            loops = [
-                s for s in mine if isinstance(s, Store | Step | Keep) and _span(s) & closed
-            ]
+            loops = [s for s in mine if isinstance(s, Store | Step | Keep) and _span(s) & closed]
             beside = [s for s in mine if isinstance(s, Reduce) and axis not in _span(s)]
             around = [*(s for s in loops if axis not in _span(s)), *beside]
             if around:
                 items += self.build(around, rest, known)
                 known |= {s.name: tuple(a for a in rest if a in s.axes) for s in beside}
-            inside: list[Plain] = [s for s in loops if axis in _span(s)]
+            inside: list[Root] = [s for s in loops if axis in _span(s)]
             folds = [_step(s, axis, rest) for s in mine if isinstance(s, Reduce) and axis in s.over]
             if inside or folds:
                 stage = _Stage(For(axis or "", [], folds), [*inside, *folds], dict(known))
@@ -167,9 +167,9 @@ class _Nester:
             stage.loop.items = self.build(stage.roots, rest, stage.known)
         return items
 
-    def _closure(self, roots: Sequence[Plain], known: Known) -> list[Flat | Recall]:
+    def _closure(self, roots: Sequence[Root], known: Known) -> list[Maker | Recall]:
         """What `roots` need and no scope around has, in order."""
-        found: dict[str, Flat | Recall] = {}
+        found: dict[str, Maker | Recall] = {}
 
         def visit(name: str) -> None:
             if name in found or known.get(name) == ():
