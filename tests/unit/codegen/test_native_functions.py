@@ -41,8 +41,8 @@ ULP = {
     "asinh": 2.5,
     "acosh": 2.5,
     "atanh": 2.5,
-    "sin": 3.0,
-    "cos": 3.0,
+    "sin": 2.0,
+    "cos": 2.0,
     "tan": 4.0,
     "asin": 3.0,
     "acos": 2.0,
@@ -50,8 +50,8 @@ ULP = {
     "atan2": 3.0,
     "pow": 2.0,
     "cbrt": 2.0,
-    "hypot": 2.0,
-    "mod": 1.0,
+    "hypot": 1.5,
+    "mod": 0.5,
     "floordiv": 2.0,  # three roundings of a quotient beyond the integers, as in numpy and torch
 }
 # Where the results are neither zero nor infinite: half of the samples are drawn here.

@@ -192,37 +192,44 @@ def far(x: Value, name: str) -> Value:
 
 def reduce_far(code: Code, bits: Value) -> tuple[Value, Value]:
     """n modulo 4 and r with x = n pi / 2 + r, of the bits of a double from 2**10 on."""
-    # 64 zeros before the point keep every position positive, 8 bytes above let a whole word be read anywhere.
-    digits = "".join(f"\\{byte:02X}" for byte in TWO_OVER_PI.to_bytes(168, "little"))
-    code.globals.add(f'@two_over_pi = private unnamed_addr constant [168 x i8] c"{digits}"')
+    # 64 zeros before the point keep every position positive; three words are read from any byte on.
+    digits = "".join(f"\\{byte:02X}" for byte in TWO_OVER_PI.to_bytes(160, "little"))
+    code.globals.add(f'@two_over_pi = private unnamed_addr constant [160 x i8] c"{digits}"')
     exponent = bits >> 52
     position = 1088 + 1013 - (exponent > 1013).where(exponent, code.constant(1013, "i"))
-    mantissa = (bits & DOUBLE.fraction_mask) | (1 << 52)
-    byte, shift = position >> 3, position & 7
+    byte = (position + 7) >> 3
+    # What the byte is off by is made up for by the mantissa, which leaves eleven bits.
+    mantissa = ((bits & DOUBLE.fraction_mask) | (1 << 52)) << ((byte << 3) - position)
     address = code.raw(f"getelementptr i8, ptr @two_over_pi, i64 {byte.text}")
-    word = code.raw(f"load i256, ptr {address}, align 1")
-    shift256 = code.raw(f"zext i64 {shift.text} to i256")
-    window = code.raw(f"trunc i256 {code.raw(f'lshr i256 {word}, {shift256}')} to i192")
-    wide = code.raw(f"zext i64 {mantissa.text} to i192")
-    # Two binary digits before the point, 190 after.
-    product = code.raw(f"mul i192 {window}, {wide}")
-    rounded = code.raw(f"lshr i192 {code.raw(f'add i192 {product}, {1 << 189}')}, 190")
-    n = Value(code, code.raw(f"trunc i192 {rounded} to i64"), "i")
-    fraction = code.raw(f"shl i192 {product}, 2")
-    negative = code.raw(f"icmp slt i192 {fraction}, 0")
-    opposite = code.raw(f"sub i192 0, {fraction}")
-    size = code.raw(f"select i1 {negative}, i192 {opposite}, i192 {fraction}")
-    nonzero = code.raw(f"or i192 {size}, 1")
-    code.declared.add("declare i192 @llvm.ctlz.i192(i192, i1)")
-    zeros = code.raw(f"call i192 @llvm.ctlz.i192(i192 {nonzero}, i1 true)")
-    leading = code.raw(f"lshr i192 {code.raw(f'shl i192 {nonzero}, {zeros}')}, 129")
-    whole = code.raw(f"trunc i192 {leading} to i64")
+    factor = code.raw(f"zext i64 {mantissa.text} to i128")
+    product = "0"
+    words = []
+    for offset in (0, 8, 16):
+        place = code.raw(f"getelementptr i8, ptr {address}, i64 {offset}")
+        word = code.raw(f"zext i64 {code.raw(f'load i64, ptr {place}, align 1')} to i128")
+        carry = code.raw(f"lshr i128 {product}, 64")
+        product = code.raw(f"add i128 {code.raw(f'mul i128 {word}, {factor}')}, {carry}")
+        words.append(product)
+    # Modulo 2**192, and of that the upper 128 bits: two before the binary point, 126 after.
+    middle = code.raw(f"and i128 {words[1]}, {(1 << 64) - 1}")
+    value = code.raw(f"or i128 {code.raw(f'shl i128 {words[2]}, 64')}, {middle}")
+    rounded = code.raw(f"lshr i128 {code.raw(f'add i128 {value}, {1 << 125}')}, 126")
+    n = Value(code, code.raw(f"trunc i128 {rounded} to i64"), "i")
+    fraction = code.raw(f"shl i128 {value}, 2")
+    negative = code.raw(f"icmp slt i128 {fraction}, 0")
+    opposite = code.raw(f"sub i128 0, {fraction}")
+    size = code.raw(f"select i1 {negative}, i128 {opposite}, i128 {fraction}")
+    nonzero = code.raw(f"or i128 {size}, 1")
+    code.declared.add("declare i128 @llvm.ctlz.i128(i128, i1)")
+    zeros = code.raw(f"call i128 @llvm.ctlz.i128(i128 {nonzero}, i1 true)")
+    leading = code.raw(f"lshr i128 {code.raw(f'shl i128 {nonzero}, {zeros}')}, 65")
+    whole = code.raw(f"trunc i128 {leading} to i64")
     number = Value(code, code.raw(f"sitofp i64 {whole} to double"), "f")
     kept = code.raw(f"fptosi double {number.text} to i64")
     extra = Value(
         code, code.raw(f"sitofp i64 {code.raw(f'sub i64 {whole}, {kept}')} to double"), "f"
     )
-    scale = ((1023 - 63) - Value(code, code.raw(f"trunc i192 {zeros} to i64"), "i")) << 52
+    scale = ((1023 - 63) - Value(code, code.raw(f"trunc i128 {zeros} to i64"), "i")) << 52
     # Times pi / 2 in two parts, rounded once.
     high, low = (part * 0.5 for part in PI_PARTS[64][:2])
     turned = number * high

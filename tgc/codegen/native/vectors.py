@@ -274,7 +274,10 @@ class Code:
         self.globals |= alone.globals
         self.globals.add(
             alone.definition(
-                name, [f"double %{letter}" for letter in names], result, "noinline cold"
+                name,
+                [f"double %{letter}" for letter in names],
+                result,
+                "noinline cold",
             )
         )
         kind, lanes = self.type_of("f"), self.type_of("b")
