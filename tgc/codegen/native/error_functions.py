@@ -8,6 +8,7 @@ the form is the one of M. M. Shepherd and J. G. Laframboise, Chebyshev approxima
 from __future__ import annotations
 
 from tgc.codegen.native.exponentials import (
+    exp_polynomial,
     expm1_polynomial,
     is_single,
     power_of_two,
@@ -138,7 +139,7 @@ def erfc(x: Value) -> Value:
     square = a * a
     n, r = reduce_exp(-square)
     # What a * a was rounded by, which exp would magnify.
-    p = expm1_polynomial(r - a.fma(a, -square)) + 1.0
+    p = exp_polynomial(r - a.fma(a, -square))
     t = (a - ERFC_CENTER[bits]) / (a + ERFC_CENTER[bits])
     tail = scale(p * (t.polynomial(ERFC[bits]) / a.fma(2.0, 1.0)), n)
     outer = (x < 0.0).where(2.0 - tail, tail)

@@ -119,6 +119,11 @@ def expm1_polynomial(r: Value) -> Value:
     return r.polynomial(EXP[r.code.format.bits]).fma(r * r, r)
 
 
+def exp_polynomial(r: Value) -> Value:
+    """exp(r) of a reduced argument."""
+    return r.polynomial((1.0, 1.0, *EXP[r.code.format.bits]))
+
+
 def power_of_two(n: Value, offset: int = 0) -> Value:
     """2**(n + offset) of an integer, or of the bits of `reduce_exp`, for a normal result."""
     form = n.code.format
@@ -137,7 +142,7 @@ def scale(p: Value, n: Value) -> Value:
 def exp(x: Value) -> Value:
     low, high = (-104.0, 89.0) if is_single(x.code) else (-746.0, 710.0)
     n, r = reduce_exp(x.least(high).most(low))
-    return scale(expm1_polynomial(r) + 1.0, n)
+    return scale(exp_polynomial(r), n)
 
 
 def exp2(x: Value) -> Value:

@@ -12,7 +12,7 @@ import math
 
 from tgc.codegen.native.exponentials import (
     LN2_PARTS,
-    expm1_polynomial,
+    exp_polynomial,
     is_single,
     log_parts,
     reduce_exp,
@@ -88,7 +88,7 @@ def pow(x: Value, y: Value) -> Value:
     bound = 110.0 if is_single(code) else 760.0
     rest = (exponent.absolute() < bound).where(rest, 0.0)
     n, r = reduce_exp(exponent.least(bound).most(-bound))
-    value = scale(expm1_polynomial(r + rest) + 1.0, n)
+    value = scale(exp_polynomial(r + rest), n)
     value = a.equals(1.0).where(1.0, value)
     whole = code.intrinsic("trunc", y).equals(y)
     half = y * 0.5

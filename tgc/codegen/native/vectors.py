@@ -265,7 +265,7 @@ class Code:
         """`near`; in the lanes where `mask` holds, `build` of the operands as one double each, in a function apart.
 
         For arguments that need other arithmetic altogether and hardly occur: where no lane has one, a test and a
-        branch never taken are all it costs.
+        branch never taken are all it costs, as the compiler keeps the spills around a call of a cold function there.
         """
         alone = Code(DOUBLE, 1)
         names = "abc"[: len(operands)]
@@ -286,8 +286,6 @@ class Code:
             reduce = f"@llvm.vector.reduce.or.v{self.lanes}i1"
             self.declared.add(f"declare i1 {reduce}({lanes})")
             some = self.raw(f"call i1 {reduce}({lanes} {mask.text})")
-        self.declared.add("declare i1 @llvm.expect.i1(i1, i1)")
-        some = self.raw(f"call i1 @llvm.expect.i1(i1 {some}, i1 false)")
         over = f"{name}.{self.suffix}"
         self.globals.add(self._lane_by_lane(name, over, names))
         passed = ", ".join(f"{kind} {value.text}" for value in (near, *operands))
