@@ -6,6 +6,7 @@ Fresh memory is poisoned: `np.empty` returns NaN (or a large integer), so that w
 from __future__ import annotations
 
 import ast
+import sys
 import threading
 import time
 import types
@@ -41,6 +42,8 @@ from tgc.ir.ops import OPS
 from tgc.ir.sizes import Size
 from tgc.kernel.evaluate import evaluate_plan
 from tgc.kernel.ir import Axis, Binding, Gathered, Kernel, Launch, Matmul, Plan
+from tgc.runtime.workers import parallel
+from tgc.settings import settings
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "numpy"
 SIZES = [(0, 5), (1, 1), (3, 7), (4, 8), (5, 9), (23, 31), (40, 19)]
@@ -52,8 +55,14 @@ def _poison(shape: Any, dtype: Any = np.float64) -> Array:
     return np.full(shape, np.nan if kind.kind not in "iub" else 1, kind)
 
 
+def _one_by_one(function: Callable[[int, int], None], programs: int, _grain: int) -> None:
+    """Every program a range of its own, in an order no loop has."""
+    for k in reversed(range(programs)):
+        function(k, k + 1)
+
+
 def load(source: str, *, poisoned: bool = True) -> types.ModuleType:
-    """The module of some emitted source; `np.empty` in it gives poison."""
+    """The module of some emitted source; fresh memory in it is poison, and programs run one by one."""
     module = types.ModuleType("emitted")
     exec(compile(source, "emitted", "exec"), module.__dict__)
     if poisoned:
@@ -62,6 +71,8 @@ def load(source: str, *, poisoned: bool = True) -> types.ModuleType:
         )
         fake.empty = _poison
         module.np = fake  # type: ignore[attr-defined]
+        module.empty = _poison  # type: ignore[attr-defined]
+        module.parallel = _one_by_one  # type: ignore[attr-defined]
     return module
 
 
@@ -137,13 +148,14 @@ def test_several_plans_share_a_module(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_sources_are_tidy(name: str) -> None:
-    """They need numpy alone, lines stay short, and every name given is used."""
+    """They need numpy alone (and take memory and threads from tgc), lines stay short, every name given is used."""
     plan = SAMPLES[name]().plan
     source = emit([plan])
     tree = ast.parse(source)
     imported = {a.name for x in ast.walk(tree) if isinstance(x, ast.Import) for a in x.names}
     imported |= {x.module or "" for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)}
     has_bf16 = any(b.dtype.name == "bfloat16" for b in plan.buffers)
+    imported -= {"tgc.runtime.memory", "tgc.runtime.workers"}
     assert imported == {"numpy", *(["ml_dtypes"] if has_bf16 else [])}
     assert max(map(len, source.splitlines())) <= 100
     read = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load)}
@@ -151,6 +163,37 @@ def test_sources_are_tidy(name: str) -> None:
         x.id for x in ast.walk(tree) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)
     }
     assert written <= read
+
+
+@pytest.mark.parametrize("make", [silu_flat, layer_norm_backward])
+def test_sources_run_where_tgc_is_not(
+    make: Callable[..., Sample], monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    sample = make()
+    source = emit([sample.plan])
+    for name in ("tgc.runtime.memory", "tgc.runtime.workers"):
+        monkeypatch.setitem(sys.modules, name, None)  # import raises ImportError
+    module = load(source, poisoned=False)
+    assert module.empty is np.empty and module.parallel.__module__ == "emitted"
+    inputs = sample.inputs(rng, sizes_of(40, 19))
+    got = getattr(module, sample.plan.name)(*inputs)
+    for g, want in zip(got, evaluate_plan(sample.plan, inputs).outputs, strict=True):
+        np.testing.assert_allclose(g, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_threads_change_no_bit(name: str, rng: np.random.Generator) -> None:
+    sample = SAMPLES[name]()
+    module = load(emit([sample.plan]), poisoned=False)
+    module.parallel = lambda function, programs, _grain: parallel(function, programs)  # type: ignore[attr-defined]
+    inputs = sample.inputs(rng, sizes_of(61, 43))
+    results = []
+    for count in (1, 2, 3):
+        with settings(threads=count):
+            results.append(getattr(module, sample.plan.name)(*inputs))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert a.tobytes() == b.tobytes()
 
 
 GOLDENS: dict[str, Callable[[], Sample]] = {
@@ -182,7 +225,9 @@ def test_a_chain_allocates_no_full_temporary(rng: np.random.Generator) -> None:
     import tracemalloc
 
     b = _chain(["exp", "sin", "tanh", "cos", "exp"], block=4096)
-    run = getattr(load(emit([b]), poisoned=False), b.name)
+    module = load(emit([b]), poisoned=False)
+    module.empty = np.empty  # type: ignore[attr-defined]  # which tracemalloc sees
+    run = getattr(module, b.name)
     x = rng.standard_normal(1 << 20).astype(np.float32)
     run(x[:10])
     tracemalloc.start()

@@ -32,7 +32,8 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
     for b in plan.buffers:
         if b.role not in ("in", "scalar"):
             shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
-            lines.append(f"{buffers[b.name]} = np.empty({shape}, {dtype_text(b.dtype)})")
+            new = "np.empty" if all(isinstance(d, int) for d in b.shape) else "empty"
+            lines.append(f"{buffers[b.name]} = {new}({shape}, {dtype_text(b.dtype)})")
     for position, step in enumerate(plan.steps):
         if isinstance(step, Launch):
             kernel = step.kernel

@@ -1,7 +1,7 @@
 """One kernel as Python: a function for one block, and a function that cuts the arrays into blocks and calls it.
 
-What fits one block is handed over whole, without a loop: that is all a call on small arrays does. A kernel without
-grid axes, and one that is a single operation, is one function.
+What fits one block is handed over whole, without a loop: that is all a call on small arrays does. Blocks of the
+outermost axis are divided among threads, each with scratch of its own. A kernel without grid axes is one function.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tgc.codegen.naming import Names
+from tgc.codegen.naming import Names, size_operand
 from tgc.codegen.numpy.body import Array, Body
 from tgc.codegen.numpy.constants import Constants, dtype_text
+from tgc.codegen.numpy.cost import grain_text
 from tgc.codegen.numpy.lines import define
 from tgc.codegen.numpy.liveness import statements
 from tgc.codegen.numpy.points import remove_points
@@ -47,23 +48,26 @@ class _KernelWriter:
         self.sizes = {s: self.names.new(s) for s in kernel.sizes}
         self.body = Body(kernel, constants, self.names, self.sizes, arrays)
         self.body.write()
-        self.outer = [a for a in kernel.axes if a.kind == "grid" or a.split is not None]
+        outer = [a for a in kernel.axes if a.kind == "grid" or a.split is not None]
+        self.single = self._is_single()
+        self.outer = outer[:1] if self.single else outer
 
     def write(self) -> str:
         body = self.body
         lines = [*body.indices.header, *body.lines] or ["pass"]
-        if not self.outer or self._is_single():
-            return self._function(
-                self.name, self._parameters(), [*self._prepare(), *self._whole(), *lines]
-            )
+        if not self.outer:
+            start = [*self._prepare(), *self._allocate(blocks=False)]
+            return self._function(self.name, self._parameters(), [*start, *lines])
         arguments = self._arguments()
         block_name = self.module_names.new(f"{self.name}_block")
         used = [s for s in self.sizes.values() if self._mentions(lines, s)]
         params = [a.name for a in arguments] + used
         text = define(block_name, params, lines)
-        loop = self._loops(block_name, arguments, used)
+        calls = self._calls(block_name, arguments, used)
         return (
-            text + "\n\n" + self._function(self.name, self._parameters(), [*self._prepare(), *loop])
+            text
+            + "\n\n"
+            + self._function(self.name, self._parameters(), _apart(self._prepare(), calls))
         )
 
     # --- functions ---
@@ -79,12 +83,11 @@ class _KernelWriter:
         return any(pattern.search(line) for line in lines)
 
     def _is_single(self) -> bool:
-        """One operation and nothing to keep: numpy itself runs it best, unblocked."""
+        """One operation and nothing to keep: numpy runs it best on all of a thread's share at once."""
         work = [s for s in statements(self.kernel.body) if isinstance(s, Op | Reduce)]
         plain = all(isinstance(s, Op | Reduce | Load | Store) for s in self.kernel.body)
-        needs = self.body.slots.made or self.body.indices.starts or self.body.indices.programs
-        programs = any(view.program for _, view in self.body.views.values())
-        return plain and len(work) <= 1 and not needs and not programs
+        needs = self.body.slots.made or self.body.indices.starts or self._needs_programs()
+        return plain and len(work) <= 1 and not needs
 
     # --- what the kernel function does before it calls ---
 
@@ -92,7 +95,7 @@ class _KernelWriter:
         return [(a, v) for a, v in self.body.views.values() if a.name in self.body.used]
 
     def _prepare(self) -> list[str]:
-        """Views, positions along lanes, sizes as constants, scratch."""
+        """Views, positions along lanes, sizes as constants."""
         body = self.body
         lines = []
         for name, flat in body.indices.flats.items():
@@ -107,30 +110,32 @@ class _KernelWriter:
         for const, name in body.size_constants.items():
             assert isinstance(const.value, Size)
             lines.append(f"{name} = np.array({body.size(const.value)}, {dtype_text(const.dtype)})")
-        return lines + [self._allocate(p) for p in body.slots.made if p.name in body.used]
+        return lines
 
-    def _allocate(self, place: Place) -> str:
-        texts = [self._block_extent(d) for d in place.layout]
+    def _allocate(self, *, blocks: bool) -> list[str]:
+        """Scratch: as large as the arrays, or as a block of them."""
+        made = [p for p in self.body.slots.made if p.name in self.body.used]
+        return [self._scratch(p, blocks) for p in made]
+
+    def _scratch(self, place: Place, blocks: bool) -> str:
+        texts = [self._room(d, blocks) for d in place.layout]
         shape = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
-        return f"{place.name} = np.empty({shape}, {dtype_text(place.dtype)})"
+        new = "empty" if blocks else "np.empty"
+        return f"{place.name} = {new}({shape}, {dtype_text(place.dtype)})"
 
-    def _block_extent(self, name: str | None) -> str:
+    def _room(self, name: str | None, blocks: bool) -> str:
+        """How many elements scratch has along an axis: the extent, or a block of it."""
         if name is None:
             return "1"
         axis = self.kernel.axis(name)
         extent = self.body.size(axis.extent)
-        if axis.kind == "lane" or axis.block is None:
+        if axis.block is None or (axis.kind == "grid" and not blocks):
             return extent
         if isinstance(axis.extent, int) and isinstance(axis.block, int):
             return str(min(axis.extent, axis.block))
+        if [axis] == self.outer and axis.split is None:
+            return self._step(axis)  # there is more than one block
         return f"min({extent}, {self.body.size(axis.block)})"
-
-    def _whole(self) -> list[str]:
-        """For a kernel in one function: bounds of axes as if in one block."""
-        lines = []
-        for axis, (low, high) in self.body.indices.starts.items():
-            lines.append(f"{low}, {high} = 0, {self.body.size(self.body.extent_of(axis))}")
-        return lines
 
     # --- calling the block function ---
 
@@ -164,6 +169,15 @@ class _KernelWriter:
                 found.append(Argument(name, whole_text, text))
         found += [Argument(n, "0", self._program(a)) for a, n in body.indices.programs.items()]
         return found + [Argument(n, n, n) for n in body.size_constants.values()]
+
+    def _extent(self, name: str) -> str:
+        return self.body.size(self.kernel.axis(name).extent)
+
+    def _count(self, axis: Axis) -> str:
+        """How many blocks or programs lie along an axis."""
+        if isinstance(axis.programs, int):
+            return str(axis.programs)
+        return f"-(-{size_operand(axis.extent, self.sizes)} // {self._step(axis)})"
 
     def _bounds(self, axis: str) -> tuple[str, str]:
         found = self.kernel.axis(axis)
@@ -205,51 +219,92 @@ class _KernelWriter:
         scalar = program is not None and not array.layout
         return f"{array.name}[{', '.join(keys)}{', ...' if scalar else ''}]"
 
-    def _loops(self, block_name: str, arguments: list[Argument], used: list[str]) -> list[str]:
+    def _calls(self, block_name: str, arguments: list[Argument], used: list[str]) -> list[str]:
+        """One call if everything fits a block, else one per block, on several threads if there are enough."""
         whole = f"{block_name}({', '.join([*(a.whole for a in arguments), *used])})"
-        if all(
-            a.split is None
-            and isinstance(a.extent, int)
-            and isinstance(a.block, int)
-            and a.extent <= a.block
-            for a in self.outer
-        ):
-            return [whole]
-        lines = []
-        if not any(a.split is not None for a in self.outer) and not self.body.indices.programs:
-            if not any(view.program for _, view in self._views()):
-                fits = " and ".join(
-                    f"{self.body.size(a.extent)} <= {self._step(a)}" for a in self.outer
-                )
-                lines += [f"if {fits}:", f"    {whole}", "    return"]
+        small = [*self._allocate(blocks=False), whole]
+        if all(self._is_one_block(a) for a in self.outer):
+            return small
+        lines, first = [], self.outer[0]
+        for axis in self.outer:
+            if not self._step_text(axis).isdigit():
+                lines.append(f"{self._step(axis)} = {self._step_text(axis)}")
+        if not self._needs_programs():
+            fits = " and ".join(f"{self._extent(a.name)} <= {self._step(a)}" for a in self.outer)
+            lines += [f"if {fits}:", *(f"    {line}" for line in small), "    return"]
+        work = [*self._allocate(blocks=True)]
+        low, high = self._local("first"), self._local("last")
         indent = ""
         for axis in self.outer:
-            lines += [indent + line for line in self._loop_head(axis)]
-            indent += "    "
+            head = (
+                self._share(axis, low, high)
+                if self.single
+                else self._loop_head(axis, (low, high) if axis is first else None)
+            )
+            work += [indent + line for line in head]
+            indent += "" if self.single else "    "
         call = f"{block_name}({', '.join([*(a.block for a in arguments), *used])})"
-        return [*lines, indent + call]
+        blocks = self._local("blocks")
+        function = [f"def {blocks}({low}, {high}):", *(f"    {line}" for line in work)]
+        lines = _apart(lines, [*function, f"    {indent}{call}"])
+        grain = grain_text(
+            self.kernel, first, {a.name: self._step(a) for a in self.outer}, self.sizes
+        )
+        return [*lines, "", f"parallel({blocks}, {self._count(first)}, {grain})"]
 
-    def _step(self, axis: Axis) -> str:
+    def _is_one_block(self, axis: Axis) -> bool:
+        fixed = isinstance(axis.extent, int) and isinstance(axis.block, int)
+        return fixed and axis.split is None and axis.extent <= axis.block  # type: ignore[operator]
+
+    def _needs_programs(self) -> bool:
+        """Whether blocks are numbered, as where each has partial results."""
+        split = any(a.split is not None for a in self.kernel.axes)
+        return (
+            split
+            or bool(self.body.indices.programs)
+            or any(view.program for _, view in self._views())
+        )
+
+    def _step_text(self, axis: Axis) -> str:
         """How far one turn of the loop over an axis goes: a block, or a program's share."""
         return self.body.size((axis.block or 1) if axis.split is None else axis.split)
 
-    def _loop_head(self, axis: Axis) -> list[str]:
+    def _step(self, axis: Axis) -> str:
+        """The same, by name where it must be computed."""
+        text = self._step_text(axis)
+        return text if text.isdigit() else self._local(f"{axis.name}_step")
+
+    def _loop_head(self, axis: Axis, bounds: tuple[str, str] | None) -> list[str]:
+        """A loop over the blocks of an axis, or over those with numbers from `bounds[0]` to `bounds[1]`."""
         low, high = self._bounds(axis.name)
-        extent = self.body.size(axis.extent)
-        head: list[str] = []
-        step = self._step(axis)
-        if not step.isdigit():
-            head.append(f"{self._local(f'{axis.name}_step')} = {step}")
-            step = self._local(f"{axis.name}_step")
-        needs_number = axis.split is not None and self._counts_programs(axis.name)
-        steps = f"range(0, {extent}, {step})"
-        if needs_number:
-            first = f"for {self._program(axis.name)}, {low} in enumerate({steps}):"
-        else:
-            first = f"for {low} in {steps}:"
-        return [*head, first, f"    {high} = min({low} + {step}, {extent})"]
+        extent, step = self._extent(axis.name), self._step(axis)
+        end = f"{high} = min({low} + {step}, {extent})"
+        if axis.split is not None and self._counts_programs(axis.name):
+            number = self._program(axis.name)
+            first, last = bounds or ("0", self._count(axis))
+            head = f"for {number} in range({first}, {last}):"
+            return [head, f"    {low} = {number} * {step}", f"    {end}"]
+        if bounds is None:
+            return [f"for {low} in range(0, {extent}, {step}):", f"    {end}"]
+        first, last = (f"{b} * {step}" if step != "1" else b for b in bounds)
+        return [f"for {low} in range({first}, min({last}, {extent}), {step}):", f"    {end}"]
+
+    def _share(self, axis: Axis, first: str, last: str) -> list[str]:
+        """The bounds of all blocks from number `first` to `last`."""
+        (low, high), step = self._bounds(axis.name), self._step(axis)
+        if step == "1":
+            return [f"{low}, {high} = {first}, {last}"]
+        return [
+            f"{low}, {high} = {first} * {step}, min({last} * {step}, {self._extent(axis.name)})"
+        ]
 
     def _counts_programs(self, axis: str) -> bool:
         return axis in self.body.indices.programs or any(
             v.program == axis for _, v in self._views()
         )
+
+
+def _apart(before: list[str], after: list[str]) -> list[str]:
+    """Lines after others, an empty line between them if a function is defined there."""
+    between = [""] if before and after[0].startswith("def ") else []
+    return [*before, *between, *after]

@@ -11,7 +11,7 @@ def define(name: str, params: list[str], lines: list[str]) -> str:
     broken: list[str] = []
     for line in lines:
         indent = line[: len(line) - len(line.lstrip())] + "    "
-        broken += break_call(line.lstrip(), indent)
+        broken += break_call(line.lstrip(), indent) if line.strip() else [""]
     return "\n".join([*head, *broken]) + "\n"
 
 

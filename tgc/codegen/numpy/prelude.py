@@ -1,0 +1,34 @@
+"""What emitted modules take from tgc's runtime where it is there, and what stands in for it where it is not."""
+
+from __future__ import annotations
+
+import re
+
+RUNTIME = ("empty", "parallel")
+
+
+def prelude(body: str) -> list[str]:
+    """The paragraphs that define those of the runtime's functions that `body` calls."""
+    calls_empty = _calls("empty", body)
+    calls_parallel = _calls("parallel", body)
+    if not (calls_empty or calls_parallel):
+        return []
+    lines = ["try:"]
+    if calls_empty:
+        lines.append("    from tgc.runtime.memory import empty")
+    if calls_parallel:
+        lines.append("    from tgc.runtime.workers import parallel")
+    lines.append("except ImportError:  # numpy alone: fresh memory and one thread")
+    if calls_empty:
+        lines.append("    empty = np.empty")
+    if calls_parallel:
+        lines += [
+            *([""] if calls_empty else []),
+            "    def parallel(function, programs, grain):",
+            "        function(0, programs)",
+        ]
+    return ["\n".join(lines)]
+
+
+def _calls(name: str, body: str) -> bool:
+    return re.search(rf"(?<![\w.]){name}\(", body) is not None
