@@ -199,7 +199,7 @@ def build(task: str, mode: str, inputs: Inputs, *, backend: str) -> Callable[[],
         if not hasattr(tgc, "randn"):
             raise Unsupported("tgc has no randn: random draws are not compiled")
         shape = inputs[0].shape
-        draw = tgc.jit(lambda: tgc.randn(*shape) + tgc.randn(*shape), **options)
+        draw = tgc.jit(lambda: tgc.randn(shape) + tgc.randn(shape), **options)
         return lambda: (np.asarray(draw()),)
     if task == "dot regression, SGD step":
         w, b, x, goal = inputs

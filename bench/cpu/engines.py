@@ -34,6 +34,11 @@ class Engine:
     function: str = "build"
     warm: bool = False
 
+    @property
+    def at_huge_sizes(self) -> bool:
+        """Whether it is timed at 1e8 elements: not all engines' memory fits side by side."""
+        return self.name in ("native", "numpy", "naive", "torch", "c")
+
     def missing(self) -> str | None:
         """Why the engine is absent, or None."""
         for need in self.needs:
@@ -55,13 +60,13 @@ _TGC, _TORCH = "bench.cpu.by_tgc", "bench.cpu.by_torch"
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("native", _TGC, {"backend": "native"}),
+        Engine("native", _TGC, {"backend": "native"}, ("llvmlite",)),
         Engine("numpy", _TGC, {"backend": "numpy"}),
         Engine(
             "native-autograd",
             _TORCH,
             {"backend": "native"},
-            ("torch",),
+            ("llvmlite", "torch"),
             function="build_through_tgc",
         ),
         Engine("naive", "bench.cpu.by_numpy", {}),

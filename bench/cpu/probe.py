@@ -38,14 +38,20 @@ MEMORY = {
 ROUNDS = 15
 
 
-def interleaved(candidates: list[Candidate]) -> dict[str, float]:
-    """Medians of seconds a call."""
-    samples: dict[str, list[float]] = {c.name: [] for c in candidates}
+def interleaved(runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds a call, one sample a round."""
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    candidates = [Candidate(name, run, run) for name, run in runs.items()]
     for name, _, seconds in measure.interleave(
         candidates, rounds=ROUNDS, budget=3, clock=measure.wall_clock
     ):
         samples[name].append(seconds)
-    return {name: statistics.median(times) for name, times in samples.items()}
+    return samples
+
+
+def medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds a call."""
+    return {name: statistics.median(times) for name, times in interleaved(runs).items()}
 
 
 def calls(backend: str) -> dict[str, Any]:
@@ -57,9 +63,9 @@ def calls(backend: str) -> dict[str, Any]:
 
     compiled = tgc.jit(fused, backend=backend)
     a, b, c = np.random.default_rng(0).random((3, SMALL), dtype=np.float32)
-    ours, plain = lambda: compiled(a, b, c), lambda: fused(a, b, c)
-    times = interleaved([Candidate("numpy", plain, plain), Candidate("tgc", ours, ours)])
-    found: dict[str, Any] = {"arrays": times["tgc"], "numpy": times["numpy"]}
+    found: dict[str, Any] = dict(
+        medians({"numpy": lambda: fused(a, b, c), "arrays": lambda: compiled(a, b, c)})
+    )
     if not installed("torch"):
         return found
     torch = importlib.import_module("torch")
@@ -79,8 +85,10 @@ def calls(backend: str) -> dict[str, Any]:
         "empty": both(empty),
         "tgc autograd": both(compiled),
     }
-    times = interleaved([Candidate(name, run, run) for name, run in runs.items()])
-    found |= times | {"autograd": times["tgc autograd"] - times["empty"]}
+    samples = interleaved(runs)
+    found |= {name: statistics.median(times) for name, times in samples.items()}
+    beyond = [ours - empty for ours, empty in zip(samples["tgc autograd"], samples["empty"])]
+    found["autograd"] = statistics.median(beyond)
     found["against torch"], found["against torch, arrays"] = {}, {}
     for task in ("BCE with logits", "gelu tanh"):
         make = lambda task=task: TASKS[task].inputs((SMALL,), GRADIENT)
@@ -89,8 +97,7 @@ def calls(backend: str) -> dict[str, Any]:
             "tgc": by_torch.build_through_tgc(task, GRADIENT, make(), backend=backend),
             "arrays": by_tgc.build(task, GRADIENT, make(), backend=backend),
         }
-        times = interleaved([Candidate(name, run, run) for name, run in builds.items()])
-        found[task] = times
+        times = found[task] = medians(builds)
         found["against torch"][task] = times["torch"] / times["tgc"]
         found["against torch, arrays"][task] = times["torch"] / times["arrays"]
     return found

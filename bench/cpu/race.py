@@ -6,6 +6,7 @@ that crashes or hangs is reported and started again for the next cell.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import select
 import statistics
@@ -23,6 +24,7 @@ from bench.cpu import by_numpy, engines
 from bench.cpu.tasks import (
     FORWARD,
     GRADIENT,
+    QUICK,
     TASKS,
     Shape,
     digest,
@@ -30,7 +32,8 @@ from bench.cpu.tasks import (
     wrong_draw,
 )
 
-PREPARE_SECONDS = 120.0  # the longest compilation waited for
+PREPARE_SECONDS = 240.0  # the longest compilation waited for
+HUGE = 10**8  # elements at which only some engines take part
 LEAST_ROUNDS, MOST_ROUNDS = 3, 25
 PAUSE = 2e-3  # OpenMP's workers spin a while after their work: let them sleep before the next engine's turn
 
@@ -174,8 +177,6 @@ def cells(
     only: str | None, sizes: Sequence[str] | None, modes: Sequence[str], *, quick: bool
 ) -> list[Cell]:
     """What to run: small sizes first, so that a mistake shows early."""
-    from bench.cpu.tasks import QUICK
-
     found = []
     for task in TASKS.values():
         if only is not None and only.lower() not in task.name.lower():
@@ -230,31 +231,29 @@ def run(cell: Cell, workers: Sequence[Worker], references: References, budget: f
     """Prepare, check and time one cell on all engines."""
     refused: dict[str, str] = {}
     first: dict[str, float] = {}
-    asked = []
-    for worker in workers:
-        try:
-            worker.send("prepare", cell.task, cell.mode, cell.size, cell.shape)
-            asked.append(worker)
-        except Crashed as error:
-            refused[worker.engine] = f"crashed: {error}"
-    reference = references.of(cell)
-    willing = []
-    for worker in asked:
-        try:
-            kind, answer, *rest = worker.receive()
-        except Crashed as error:
-            refused[worker.engine] = f"crashed: {error}"
-            continue
-        if kind != "ready":
-            refused[worker.engine] = f"{kind}: {answer}"
-            continue
-        problem = check(cell, answer, reference)
-        if problem is not None:
-            refused[worker.engine] = f"wrong: {problem}"
-            worker.ask("drop")
-            continue
-        first[worker.engine] = rest[0]
-        willing.append(worker)
+    willing: list[Worker] = []
+    reference: list[Any] = []
+    # Those with a warm allocator come second: they find on disk what their twins compiled.
+    for wave in (False, True):
+        asked = []
+        for worker in workers:
+            if engines.ENGINES[worker.engine].warm != wave:
+                continue
+            if cell.elements >= HUGE and not engines.ENGINES[worker.engine].at_huge_sizes:
+                refused[worker.engine] = "unsupported: not timed at this size, to save memory"
+                continue
+            try:
+                worker.send("prepare", cell.task, cell.mode, cell.size, cell.shape)
+                asked.append(worker)
+            except Crashed as error:
+                refused[worker.engine] = f"crashed: {error}"
+        reference = reference or references.of(cell)
+        for worker in asked:
+            problem = _prepared(worker, cell, reference, first)
+            if problem is None:
+                willing.append(worker)
+            else:
+                refused[worker.engine] = problem
     samples: dict[str, list[float]] = {worker.engine: [] for worker in willing}
     for engine, value in _samples(willing, budget):
         if isinstance(value, str):
@@ -263,7 +262,8 @@ def run(cell: Cell, workers: Sequence[Worker], references: References, budget: f
             samples[engine].append(value)
     for worker in willing:
         if worker.process is not None:
-            worker.ask("drop")
+            with contextlib.suppress(Crashed):
+                worker.ask("drop")
     rows = []
     for worker in workers:
         name = worker.engine
@@ -272,6 +272,24 @@ def run(cell: Cell, workers: Sequence[Worker], references: References, budget: f
         else:
             rows.append(Row(cell, name, tuple(samples[name]), first_call=first[name]))
     return rows
+
+
+def _prepared(
+    worker: Worker, cell: Cell, reference: Sequence[Any], first: dict[str, float]
+) -> str | None:
+    """Wait for an engine's results and check them: None, or why it takes no part."""
+    try:
+        kind, answer, *rest = worker.receive()
+        if kind != "ready":
+            return f"{kind}: {answer}"
+        problem = check(cell, answer, reference)
+        if problem is not None:
+            worker.ask("drop")
+            return f"wrong: {problem}"
+    except Crashed as error:
+        return f"crashed: {error}"
+    first[worker.engine] = rest[0]
+    return None
 
 
 def _samples(workers: Sequence[Worker], budget: float) -> Iterator[tuple[str, float | str]]:

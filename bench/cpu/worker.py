@@ -10,6 +10,7 @@ import gc
 import importlib
 import os
 import pickle
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -96,12 +97,12 @@ def _message(error: Exception) -> str:
 
 
 def version(engine: Engine) -> str:
-    """The library behind an engine."""
-    for need in engine.needs[:1]:
-        if need == "gcc":
-            return "gcc"
-        return f"{need} {getattr(importlib.import_module(need), '__version__', '')}"
-    return f"numpy {np.__version__}"
+    """The library or program behind an engine."""
+    need = engine.needs[0] if engine.needs else "numpy"
+    if need == "gcc":
+        said = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=True)
+        return said.stdout.splitlines()[0]
+    return f"{need} {getattr(importlib.import_module(need), '__version__', '')}"
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, engine: Engine) -> None:

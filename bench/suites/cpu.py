@@ -118,9 +118,8 @@ def ask_probes(
         "cold": lambda: probe.ask_cold(backends, with_torch="compile" in present),
         "memory": lambda: probe.ask_memory(backends),
     }
-    return {
-        name: asks[name]() for name in report.progress([a for a in asks if a in wanted], "probes")
-    }
+    chosen = [name for name in asks if name in wanted]
+    return {name: asks[name]() for name in report.progress(chosen, "probes")} if chosen else {}
 
 
 def race(
