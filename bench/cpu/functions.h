@@ -1,6 +1,6 @@
 /* Elementary functions of float32 without a branch or a call, so that gcc makes vectors of them: the schemes and
- * coefficients of tgc/codegen/native (exponentials.py, error_functions.py, trigonometry), for comparison on equal terms.
- * Sine and cosine are reduced for |x| < 1e4, which is all the tasks need.
+ * coefficients of tgc/codegen/native (exponentials.py, error_functions.py, trigonometry.py), to compare on equal terms.
+ * Sine and cosine leave out what is done for |x| > 2^17, which no task has.
  */
 
 #pragma once
@@ -134,34 +134,29 @@ INLINE float erf_f(float x) {
     return a > 1.0f ? with_sign_of(large, x) : FMA(x, p, x);
 }
 
-/* x - q pi/2, by pi/2 in three parts. */
-INLINE float reduce_turn(float x, int32_t *q) {
-    const float shifted = FMA(x, 0.63661977f, MAGIC), k = shifted - MAGIC;
-    *q = bits_of(shifted);
-    return FMA(k, -5.3903029534742384e-15f, FMA(k, 4.37113900018624283e-8f, FMA(k, -1.57079637050628662f, x)));
+/* x - k pi, by pi in three parts. */
+INLINE float reduce_pi(float a, float k) {
+    return FMA(k, -1.078060505991553e-14f, FMA(k, -1.5099578831723193e-07f, FMA(k, -3.141592502593994f, a)));
 }
 
-INLINE float quadrant(float r, int32_t q) {
+/* (-1)^n sin(r), |r| <= pi/2, of the bits of n. */
+INLINE int32_t alternating(float r, int32_t n) {
     const float rr = r * r;
-    float s = 2.71811842367e-6f, c = 2.44331571e-5f;
-    s = FMA(s, rr, -1.98393348360966e-4f);
-    s = FMA(s, rr, 8.33333293857893e-3f);
-    s = FMA(s, rr, -1.66666666023356e-1f);
-    c = FMA(c, rr, -1.38873162e-3f);
-    c = FMA(c, rr, 4.16666456e-2f);
-    c = FMA(c, rr, -0.5f);
-    const float value = q & 1 ? FMA(c, rr, 1.0f) : FMA(s * rr, r, r);
-    return float_of(bits_of(value) ^ (int32_t)((uint32_t)(q & 2) << 30));
+    float p = 2.6002385311585385e-06f;
+    p = FMA(p, rr, -0.000198074005311355f);
+    p = FMA(p, rr, 0.008333041332662106f);
+    p = FMA(p, rr, -0.16666658222675323f);
+    return bits_of(FMA(rr * r, p, r)) ^ (int32_t)((uint32_t)n << 31);
 }
 
 INLINE float sin_f(float x) {
-    int32_t q;
-    const float r = reduce_turn(x, &q);
-    return quadrant(r, q);
+    const float a = fabsf(x), shifted = FMA(a, 0.3183098861837907f, MAGIC);
+    const int32_t bits = alternating(reduce_pi(a, shifted - MAGIC), bits_of(shifted));
+    return float_of(bits ^ (bits_of(x) & (int32_t)0x80000000));
 }
 
 INLINE float cos_f(float x) {
-    int32_t q;
-    const float r = reduce_turn(x, &q);
-    return quadrant(r, q + 1);
+    const float a = fabsf(x), shifted = FMA(a, 0.3183098861837907f, -0.5f) + (MAGIC + 1.0f);
+    const float k = shifted - (MAGIC + 1.0f) + 0.5f;
+    return float_of(alternating(reduce_pi(a, k), bits_of(shifted)));
 }

@@ -59,7 +59,9 @@ class Station:
     def calibrate(self) -> float:
         """Seconds of one call, and from that the calls of a sample."""
         assert self.run is not None
-        once = min(self._time(1), self._time(1))
+        once = self._time(1)
+        if once < 10 * SAMPLE_SECONDS:
+            once = min(once, self._time(1))
         self.calls = max(1, round(SAMPLE_SECONDS / max(once, 1e-7)))
         return once
 
