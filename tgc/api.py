@@ -173,7 +173,7 @@ def _target(values: Sequence[Any], backend: str | None, target: str | None) -> s
     device = tensors.device_of(real)
     if device is not None and device.type == "cuda" and backend in (None, "triton"):
         return tensors.architecture(device)
-    return "sm_90" if backend == "triton" else backend or "numpy"
+    return "sm_90" if backend == "triton" else tensors.cpu_engine(backend)
 
 
 def _no_backend(backend: object) -> BackendError:

@@ -15,7 +15,7 @@ from tgc.errors import BackendError
 from tgc.ir.nodes import Graph, Leaf
 from tgc.ir.sizes import evaluate
 from tgc.kernel.ir import Kernel, Plan
-from tgc.pipeline import Pipeline, emit, target_named, wanted
+from tgc.pipeline import Pipeline, emit, or_numpy, target_named, wanted
 from tgc.report.cost import Cost, cost_of, ideal_bytes
 from tgc.schedule.save import Saved
 from tgc.schedule.target import Target
@@ -55,6 +55,7 @@ class Lowered:
         sizes: the extent of each size symbol the numbers below are for.
         saved: what the backward reads of the forward, and why.
         rewrites: what simplification changed.
+        note: why another engine than the one asked for serves it.
     """
 
     graph: Graph
@@ -63,6 +64,7 @@ class Lowered:
     sizes: Mapping[str, int]
     saved: tuple[Saved, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
+    note: str = ""
 
     @cached_property
     def source(self) -> str:
@@ -84,7 +86,7 @@ class Lowered:
     @property
     def forward(self) -> Lowered:
         """The forward of the training pair (the function itself, without `grad=True`)."""
-        return Lowered(self.graph, self.target, self.plans[:1], self.sizes, self.saved)
+        return replace(self, plans=self.plans[:1], rewrites=())
 
     @property
     def backward(self) -> Lowered:
@@ -95,7 +97,7 @@ class Lowered:
         """
         if len(self.plans) < 2:
             raise BackendError("there is no backward", hint="lower(..., grad=True)")
-        return Lowered(self.graph, self.target, self.plans[1:], self.sizes)
+        return replace(self, plans=self.plans[1:], saved=(), rewrites=())
 
     def cost(self) -> Cost:
         """Predicted cost, forward and backward together."""
@@ -201,16 +203,25 @@ def lower_graph(
     wrt: tuple[int, ...] | None = None,
 ) -> Lowered:
     """Lower a traced graph; with `grad`, the training pair with respect to the inputs `wrt` (default: all it can)."""
-    where = target_named(target)
-    log: list[Rewrite] = []
-    pipeline = replace(pipeline, log=log)
-    if not grad:
-        plan = pipeline.plan(graph, where, sizes, numbers)
-        return Lowered(graph, where, (plan,), sizes, rewrites=tuple(log))
     chosen = wanted(graph, tuple(range(len(graph.inputs))) if wrt is None else wrt)
     named = tuple(i for i in chosen if _name(graph.inputs[i]) not in numbers)
-    pair = pipeline.plan_pair(graph, named, where, sizes, numbers)
-    return Lowered(graph, where, (pair.forward, pair.backward), sizes, pair.saved, tuple(log))
+
+    def make(where: Target) -> Lowered:
+        log: list[Rewrite] = []
+        logged = replace(pipeline, log=log)
+        if not grad:
+            plan = logged.plan(graph, where, sizes, numbers)
+            made = Lowered(graph, where, (plan,), sizes, rewrites=tuple(log))
+        else:
+            pair = logged.plan_pair(graph, named, where, sizes, numbers)
+            plans = (pair.forward, pair.backward)
+            made = Lowered(graph, where, plans, sizes, pair.saved, tuple(log))
+        if where.backend == "native":
+            _ = made.source  # only emitting it shows whether the engine can do it
+        return made
+
+    found, note = or_numpy(make, target_named(target))
+    return replace(found, note=note) if note else found
 
 
 def _name(leaf: Leaf) -> str:

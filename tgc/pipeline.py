@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tgc.errors import BackendError
+from tgc.errors import BackendError, UnsupportedOpError
 from tgc.ir.nodes import Graph, Node
 from tgc.runtime.program import Emitted, guards_to_json
 from tgc.settings import current
@@ -140,9 +140,13 @@ class Pipeline:
 
     def value(self, graph: Graph, target: str, hints: Mapping[str, int], numbers: Names) -> Emitted:
         """The emitted module for the outputs of a graph."""
-        plan = self.plan(graph, target_named(target), hints, numbers)
-        meta = {"function": plan.name, "guards": guards_to_json(plan.guards)}
-        return Emitted(emit((plan,), target_named(target)), meta)
+
+        def make(where: Target) -> Emitted:
+            plan = self.plan(graph, where, hints, numbers)
+            meta = {"function": plan.name, "guards": guards_to_json(plan.guards)}
+            return Emitted(emit((plan,), where), meta)
+
+        return or_numpy(make, target_named(target))[0]
 
     def pair(
         self,
@@ -153,19 +157,23 @@ class Pipeline:
         numbers: Names,
     ) -> Emitted:
         """The emitted module of a training pair; it has no backward where nothing has a derivative."""
-        if not wanted(graph, wrt):
-            plan = self.plan(graph, target_named(target), hints, numbers)
-            return Emitted(emit((plan,), target_named(target)), _constant_pair(graph, plan))
-        pair = self.plan_pair(graph, wrt, target_named(target), hints, numbers)
-        meta = {
-            "forward": pair.forward.name,
-            "backward": pair.backward.name,
-            "guards": guards_to_json((*pair.forward.guards, *pair.backward.guards)),
-            "keeps": pair.keeps,
-            "results": pair.results,
-            "depends": pair.depends,
-        }
-        return Emitted(emit((pair.forward, pair.backward), target_named(target)), meta)
+
+        def make(where: Target) -> Emitted:
+            if not wanted(graph, wrt):
+                plan = self.plan(graph, where, hints, numbers)
+                return Emitted(emit((plan,), where), _constant_pair(graph, plan))
+            pair = self.plan_pair(graph, wrt, where, hints, numbers)
+            meta = {
+                "forward": pair.forward.name,
+                "backward": pair.backward.name,
+                "guards": guards_to_json((*pair.forward.guards, *pair.backward.guards)),
+                "keeps": pair.keeps,
+                "results": pair.results,
+                "depends": pair.depends,
+            }
+            return Emitted(emit((pair.forward, pair.backward), where), meta)
+
+        return or_numpy(make, target_named(target))[0]
 
 
 def _constant_pair(graph: Graph, plan: Plan) -> dict[str, Any]:
@@ -177,6 +185,21 @@ def _constant_pair(graph: Graph, plan: Plan) -> dict[str, Any]:
         "results": [None] * len(graph.inputs),
         "depends": [False] * len(graph.outputs),
     }
+
+
+T = TypeVar("T")
+
+
+def or_numpy(make: Callable[[Target], T], target: Target) -> tuple[T, str]:
+    """What `make` makes for a target; where the native engine cannot do it, for numpy, and why."""
+    from tgc.schedule.target import NUMPY
+
+    try:
+        return make(target), ""
+    except (BackendError, UnsupportedOpError) as error:
+        if target.backend != "native":
+            raise
+        return make(NUMPY), f"the native engine cannot do it: {error.message}"
 
 
 # --- targets --------------------------------------------------------------------------------------

@@ -33,9 +33,10 @@ def explain(lowered: Any) -> str:
 def _summary(lowered: Any) -> str:
     sizes = ", ".join(f"{name} = {extent:,}" for name, extent in lowered.sizes.items())
     what = "forward and backward" if len(lowered.plans) > 1 else "the function"
-    return f"{lowered.graph.name}: {what} for {lowered.target.name}" + (
-        f", at {sizes}" if sizes else ""
-    )
+    lines = [f"{lowered.graph.name}: {what} for {lowered.target.name}"]
+    if sizes:
+        lines[0] += f", at {sizes}"
+    return "\n".join([*lines, lowered.note] if lowered.note else lines)
 
 
 def _kernels(lowered: Any) -> str:

@@ -92,10 +92,8 @@ def target_of(device: Any, backend: str | None) -> str:
     backend = backend or current().backend
     kind = "cpu" if device is None else device.type
     if kind in ("cpu", "meta"):
-        if backend in (None, "numpy"):
-            return "numpy"
-        if backend == "native":
-            return "native"
+        if backend in (None, "numpy", "native"):
+            return cpu_engine(backend)
         return _triton_without_gpu(kind, backend)
     if backend not in (None, "triton"):
         raise BackendError(
@@ -105,6 +103,27 @@ def target_of(device: Any, backend: str | None) -> str:
     if kind != "cuda":
         raise BackendError(f"there is no backend for {device}", hint="tgc runs on cpu and cuda")
     return architecture(device)
+
+
+def cpu_engine(backend: str | None) -> str:
+    """The engine for the CPU: native code where it can be made, else numpy.
+
+    Raises:
+        BackendError: the native engine was asked for and cannot run here.
+    """
+    if backend == "numpy":
+        return "numpy"
+    from tgc.runtime.native import unavailable
+
+    reason = unavailable()
+    if reason is None:
+        return "native"
+    if backend == "native":
+        raise BackendError(
+            f"the native backend cannot run here: {reason}",
+            hint="leave the backend open: numpy runs then",
+        )
+    return "numpy"
 
 
 def _triton_without_gpu(kind: str, backend: str) -> str:
