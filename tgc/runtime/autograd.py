@@ -5,8 +5,9 @@ the backward wants. Its backward has two ways: under `create_graph` the cotangen
 `vjp`, a pure function of primals and cotangents, through this same Function, so that every further order works;
 otherwise the scheduled backward runs on the values kept.
 
-Primals that only the first way needs are held beside torch's saved tensors, with the version they had: changing one
-in place afterwards is an error only if a second derivative is then asked for.
+Both are written out for the types of one call (see `steps.py`): of its arguments they touch those that are saved or
+read. Primals that only a further derivative needs are held beside torch's saved tensors, with the version they had:
+changing one in place afterwards is an error only if a second derivative is then asked for.
 """
 
 from __future__ import annotations
@@ -15,54 +16,38 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from tgc.errors import UnsupportedOpError
 from tgc.ir.sizes import evaluate
 from tgc.runtime.program import Pair, Program, bind
+from tgc.runtime.steps import AS_IT_IS, Lines, function, step_of
 from tgc.runtime.tensors import (
-    Convert,
+    any_into_host,
     device_of,
-    dtype_of,
-    into_numpy,
-    into_torch,
+    into_host,
     is_tensor,
-    out_of_numpy,
+    out_of_host,
+    takes,
     target_of,
     torch_dtype,
     torch_module,
+    wrap,
 )
 from tgc.settings import current
+from tgc.trace.state import calling_line
 
-Run = Callable[[Sequence[Any]], tuple[Any, ...]]
+Run = Callable[..., tuple[Any, ...]]
 _BOUND_LIMIT = 512
-
-
-class Step:
-    """A host function with the conversions of its arguments and results."""
-
-    __slots__ = ("_host", "_into", "_out")
-
-    def __init__(self, host: Any, into: Sequence[Convert], out: Sequence[Convert]) -> None:
-        self._host, self._into, self._out = host, tuple(into), tuple(out)
-
-    def __call__(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        results = self._host(*[c(v) for c, v in zip(self._into, values)])
-        out = self._out
-        if len(out) < len(results):  # what a forward saves follows its outputs
-            out = self._out = (*out, *(out_of_numpy(dtype_of(r)) for r in results[len(out) :]))
-        return tuple([c(r) for c, r in zip(out, results)])
 
 
 class OnDevice:
     """A host function over torch tensors, run with their device as the current one."""
 
-    __slots__ = ("_device", "_host", "_into")
+    __slots__ = ("_device", "_host")
 
-    def __init__(self, host: Any, into: Sequence[Convert], device: Any) -> None:
-        self._host, self._into, self._device = host, tuple(into), device
+    def __init__(self, host: Any, device: Any) -> None:
+        self._host, self._device = host, device
 
-    def __call__(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        arguments = [c(v) for c, v in zip(self._into, values)]
-        if self._device.type != "cuda":
-            return tuple(self._host(*arguments))
+    def __call__(self, *arguments: Any) -> tuple[Any, ...]:
         torch = torch_module()
         if torch.cuda.current_device() == self._device.index:
             return tuple(self._host(*arguments))
@@ -70,14 +55,9 @@ class OnDevice:
             return tuple(self._host(*arguments))
 
 
-def step_of(
-    host: Any, values: Sequence[Any], outputs: Sequence[Any], device: Any, target: str
-) -> Run:
-    """A host function prepared for values like these; `outputs` are the result dtypes."""
-    if target in ("numpy", "native"):
-        out = [out_of_numpy(dtype) for dtype in outputs]
-        return Step(host, [into_numpy(v) for v in values], out)
-    return OnDevice(host, [into_torch(v) for v in values], device)
+def _placed(host: Any, device: Any) -> Any:
+    """A host function that runs on a device, whichever is the current one."""
+    return OnDevice(host, device) if device is not None and device.type == "cuda" else host
 
 
 class Call:
@@ -88,10 +68,14 @@ class Call:
             values the forward saved.
         others: tensors among the inputs that only a further derivative reads.
         numbers: inputs that are Python numbers.
-        order: the backward's arguments, as positions among saved values, cotangents and numbers.
         fixed: outputs without a derivative.
         targets: per result of the backward, the input it is the cotangent of.
+        forward: `(ctx, *values)` -> outputs.
+        backward: `(ctx, *cotangents)` -> one cotangent for the call and for each input; made when it is first asked
+            for.
     """
+
+    backward: Run
 
     def __init__(
         self, program: Program, values: Sequence[Any], wrt: tuple[int, ...], backend: str | None
@@ -102,44 +86,109 @@ class Call:
         self.sizes = bind(program.inputs, values)
         self.pair: Pair = program.pair(self.target, wrt, self.sizes)
         self.vjp = program.vjp(wrt)
-        self.count = len(program.outputs)
         self.size = len(program.inputs)
-        self._keep(values)
-        self.fixed = tuple(k for k, yes in enumerate(self.pair.depends) if not yes)
-        found = [(place, i) for i, place in enumerate(self.pair.results) if place is not None]
-        self.targets = tuple(i for _, i in sorted(found))
-        dtypes = [slot.dtype for slot in program.outputs]
-        self.forward = step_of(self.pair.forward, values, dtypes, self.device, self.target)
-        self._backward: Run | None = None
-
-    def _keep(self, values: Sequence[Any]) -> None:
-        """Work out what is saved and where the backward finds it."""
         keeps = self.pair.keeps
         read = [i for kind, i in keeps if kind == "input"]
         self.tensors = tuple(i for i in read if is_tensor(values[i]))
         self.outputs = tuple(i for kind, i in keeps if kind == "output")
+        self.saved = sum(kind == "saved" for kind, _ in keeps)
         self.others = tuple(
             i for i, v in enumerate(values) if is_tensor(v) and i not in self.tensors
         )
         self.numbers = tuple(i for i, v in enumerate(values) if not is_tensor(v))
-        places = [("input", i) for i in self.tensors] + [("output", i) for i in self.outputs]
-        places += [("saved", i) for i in range(sum(kind == "saved" for kind, _ in keeps))]
-        places += [("cotangent", k) for k in range(len(self.program.floats))]
-        places += [("input", i) for i in self.numbers]
-        self.order = tuple(places.index((kind, i)) for kind, i in keeps)
+        self.fixed = tuple(k for k, yes in enumerate(self.pair.depends) if not yes)
+        found = [(place, i) for i, place in enumerate(self.pair.results) if place is not None]
+        self.targets = tuple(i for _, i in sorted(found))
+        self.into = tuple(into_host(v, self.target) for v in values)
+        self.forward = self._forward()
+        self.backward = self._first_backward
 
-    def backward(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Run the scheduled backward on the values of `pair.keeps`, in order."""
-        if self._backward is None:
-            dtypes = [self.program.inputs[i].dtype for i in self.targets]
-            host = self.pair.backward
-            self._backward = step_of(host, values, dtypes, self.device, self.target)
-        return self._backward(values)
+    def _forward(self) -> Run:
+        body = Lines()
+        body.names |= {"host": _placed(self.pair.forward, self.device), "call": self}
+        inputs = [f"v{i}" for i in range(self.size)]
+        outputs = [f"o{k}" for k in range(len(self.program.outputs))]
+        saved = [f"s{i}" for i in range(self.saved)]
+        given = [body.convert(c, v) for c, v in zip(self.into, inputs)]
+        body.call("host", given, outputs + saved)
+        for name, slot in zip(outputs, self.program.outputs):
+            how = out_of_host(slot.dtype, self.target)
+            if how is not AS_IT_IS:
+                body.say(f"{name} = {body.convert(how, name)}")
+        if saved and takes(self.target) == "array":
+            body.names["wrap"] = wrap
+            saved = [f"wrap({name})" for name in saved]
+        kept = [inputs[i] for i in self.tensors] + [outputs[k] for k in self.outputs] + saved
+        body.say("ctx.call = call")
+        if kept:
+            body.say(f"ctx.save_for_backward({', '.join(kept)})")
+        if self.others:
+            body.say(f"ctx.others = [{', '.join(inputs[i] for i in self.others)}]")
+            versions = ", ".join(f"{inputs[i]}._version" for i in self.others)
+            body.say(f"ctx.versions = [{versions}]")
+        if self.numbers:
+            body.say(f"ctx.numbers = [{', '.join(inputs[i] for i in self.numbers)}]")
+        if self.fixed:
+            fixed = ", ".join(outputs[k] for k in self.fixed)
+            body.say(f"ctx.mark_non_differentiable({fixed})")
+        body.say("ctx.set_materialize_grads(False)")
+        body.say(f"return ({', '.join(outputs)},)")
+        made: Run = function("forward", ", ".join(["ctx", *inputs]), body.lines, body.names)
+        return made
+
+    def _first_backward(self, ctx: Any, *cotangents: Any) -> Any:
+        """Write the backward, and run it."""
+        self.backward = self._backward()
+        return self.backward(ctx, *cotangents)
+
+    def _backward(self) -> Run:
+        body = Lines()
+        body.names |= {
+            "host": _placed(self.pair.backward, self.device),
+            "differentiable": partial(_differentiable, self),
+            "grad_enabled": torch_module().is_grad_enabled,
+            "cotangent": self.cotangent,
+        }
+        cotangents = [f"d{k}" for k in range(len(self.program.outputs))]
+        floats = [cotangents[k] for k in self.program.floats]
+        nothing = " and ".join(f"{d} is None" for d in floats) or "True"
+        body.say(f"if {nothing}:")
+        body.say(f"    return {', '.join(['None'] * (1 + self.size))}")
+        for k, name in zip(self.program.floats, floats):
+            body.say(f"if {name} is None or not {name}.is_contiguous() or {name}.is_neg():")
+            body.say(f"    {name} = cotangent({k}, {name})")
+        body.say("if grad_enabled():")
+        body.say(f"    return differentiable(ctx, {', '.join(floats)})")
+        saved = [f"t{i}" for i in self.tensors] + [f"o{k}" for k in self.outputs]
+        saved += [f"s{i}" for i in range(self.saved)]
+        if saved:
+            body.say(f"({', '.join(saved)},) = ctx.saved_tensors")
+        arguments = [self._argument(body, kind, i) for kind, i in self.pair.keeps]
+        results = [f"r{j}" for j in range(len(self.targets))]
+        body.call("host", arguments, results)
+        grads = ["None"] * (1 + self.size)
+        for i, result in zip(self.targets, results):
+            how = out_of_host(self.program.inputs[i].dtype, self.target)
+            grads[1 + i] = body.convert(how, result)
+        body.say(f"return {', '.join(grads)}")
+        made: Run = function("backward", ", ".join(["ctx", *cotangents]), body.lines, body.names)
+        return made
+
+    def _argument(self, body: Lines, kind: str, i: int) -> str:
+        """The expression of an argument of the host's backward."""
+        if kind == "input" and i in self.numbers:
+            return f"ctx.numbers[{self.numbers.index(i)}]"
+        if kind == "input":
+            return body.convert(self.into[i], f"t{i}")
+        variable = {"output": f"o{i}", "saved": f"s{i}"}.get(kind)
+        if variable is None:
+            variable = f"d{self.program.floats[i]}"
+        return body.convert(any_into_host(self.target), variable)
 
     def cotangent(self, output: int, given: Any) -> Any:
         """The cotangent of an output, contiguous; zeros if nobody used the output."""
         if given is not None:
-            return given if given.is_contiguous() else given.contiguous()
+            return given.resolve_neg().contiguous()
         slot = self.program.outputs[output]
         shape = [evaluate(d, self.sizes) for d in slot.shape]
         return torch_module().zeros(shape, dtype=torch_dtype(slot.dtype), device=self.device)
@@ -162,44 +211,22 @@ def function_class() -> Any:
 
         @staticmethod
         def forward(ctx: Any, call: Call, *values: Any) -> Any:
-            results = call.forward(values)
-            outputs = results[: call.count]
-            ctx.save_for_backward(
-                *[values[i] for i in call.tensors],
-                *[outputs[i] for i in call.outputs],
-                *results[call.count :],
-            )
-            ctx.call = call
-            if call.others:
-                ctx.others = [values[i] for i in call.others]
-                ctx.versions = [v._version for v in ctx.others]
-            if call.numbers:
-                ctx.numbers = [values[i] for i in call.numbers]
-            if call.fixed:
-                ctx.mark_non_differentiable(*[outputs[i] for i in call.fixed])
-            ctx.set_materialize_grads(False)
-            return outputs
+            return call.forward(ctx, *values)
 
         @staticmethod
         def backward(ctx: Any, *cotangents: Any) -> Any:
-            call: Call = ctx.call
-            saved = ctx.saved_tensors
-            grads: list[Any] = [None] * (1 + call.size)
-            if all(c is None for c in cotangents):
-                return tuple(grads)
-            given = [call.cotangent(k, cotangents[k]) for k in call.program.floats]
-            if torch.is_grad_enabled():
-                slopes = run(call.vjp, [*_primals(ctx, saved), *given], call.backend)
-                for i, slope in zip(call.wrt, slopes):
-                    grads[1 + i] = slope if i in call.targets else None
-                return tuple(grads)
-            values = [*saved, *given, *ctx.numbers] if call.numbers else [*saved, *given]
-            slopes = call.backward([values[place] for place in call.order])
-            for i, slope in zip(call.targets, slopes):
-                grads[1 + i] = slope
-            return tuple(grads)
+            return ctx.call.backward(ctx, *cotangents)
 
     return Compiled
+
+
+def _differentiable(call: Call, ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
+    """The backward as a function that can be differentiated in its turn."""
+    slopes = run(call.vjp, [*_primals(ctx, ctx.saved_tensors), *cotangents], call.backend)
+    grads: list[Any] = [None] * (1 + call.size)
+    for i, slope in zip(call.wrt, slopes):
+        grads[1 + i] = slope if i in call.targets else None
+    return tuple(grads)
 
 
 def _primals(ctx: Any, saved: Sequence[Any]) -> list[Any]:
@@ -225,6 +252,12 @@ def _primals(ctx: Any, saved: Sequence[Any]) -> list[Any]:
 def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run:
     """A callable for values of these sizes, strides, devices and requirements, in this grad mode."""
     torch = torch_module()
+    if torch._C._are_functorch_transforms_active():
+        raise UnsupportedOpError(
+            "torch.func's transforms do not see into a compiled function",
+            line=calling_line(),
+            hint="tgc.grad, tgc.vjp and tgc.jvp do; torch.autograd works through it to any order",
+        )
     device = device_of(values)
     if device is not None and device.type == "meta":
         return partial(_shapes, program)
@@ -232,15 +265,17 @@ def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run
     if torch.is_grad_enabled():
         wrt = tuple(i for i, v in enumerate(values) if is_tensor(v) and v.requires_grad)
     if wrt:
-        call = Call(program, values, wrt, backend)
-        apply = function_class().apply
-        return lambda vs: apply(call, *vs)
+        # What `Function.apply` adds to this are torch's functorch transforms, which were refused.
+        apply = super(torch.autograd.Function, function_class()).apply
+        return partial(apply, Call(program, values, wrt, backend))
     target = target_of(device, backend)
-    value = program.value(target, bind(program.inputs, values))
-    return step_of(value.run, values, [s.dtype for s in program.outputs], device, target)
+    host = program.value(target, bind(program.inputs, values)).run
+    into = [into_host(v, target) for v in values]
+    out = [out_of_host(slot.dtype, target) for slot in program.outputs]
+    return step_of(_placed(host, device), into, out)
 
 
-def _shapes(program: Program, values: Sequence[Any]) -> tuple[Any, ...]:
+def _shapes(program: Program, *values: Any) -> tuple[Any, ...]:
     """Results without data, for arguments without data."""
     sizes, empty = bind(program.inputs, values), torch_module().empty
     return tuple(
@@ -252,7 +287,8 @@ def _shapes(program: Program, values: Sequence[Any]) -> tuple[Any, ...]:
 def run(program: Program, values: Sequence[Any], backend: str | None) -> tuple[Any, ...]:
     """The outputs of a program on tensors (and numbers), differentiable where the inputs ask for it."""
     types = [
-        (v.shape, v.stride(), v.device, v.requires_grad) if is_tensor(v) else None for v in values
+        (v.shape, v.stride(), v.device, v.requires_grad, v.is_neg()) if is_tensor(v) else None
+        for v in values
     ]
     key = (backend, torch_module().is_grad_enabled(), current(), *types)
     found = program.bound.get(key)
@@ -261,5 +297,5 @@ def run(program: Program, values: Sequence[Any], backend: str | None) -> tuple[A
         if len(program.bound) >= _BOUND_LIMIT:
             program.bound.clear()
         program.bound[key] = found
-    result: tuple[Any, ...] = found(values)
+    result: tuple[Any, ...] = found(*values)
     return result

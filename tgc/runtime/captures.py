@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache, partial
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
 import numpy as np
+
+from tgc.runtime.watch import Watch
 
 Get = Callable[[], Any]
 Scalar = (bool, int, float, str, type(None))
@@ -37,15 +40,37 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _own(function: FunctionType) -> Iterator[tuple[Get, Any]]:
+class Variable:
+    """A global, in its namespace, or a closure cell: read by calling it, None if it is gone."""
+
+    __slots__ = ("name", "space")
+
+    def __init__(self, space: dict[str, Any] | CellType, name: str) -> None:
+        self.space, self.name = space, name
+
+    def __call__(self) -> Any:
+        if isinstance(self.space, dict):
+            return self.space.get(self.name)
+        try:
+            return self.space.cell_contents
+        except ValueError:  # emptied
+            return None
+
+    def note(self, value: Any, watch: Watch) -> None:
+        """Tell where a value was read."""
+        place = watch.item if isinstance(self.space, dict) else watch.attribute
+        place(self.space, self.name, value, array=is_array(value))
+
+
+def _own(function: FunctionType) -> Iterator[tuple[Variable, Any]]:
     """Each global and closure cell a function's code names: how to read it, and what it holds now."""
     names = dict.fromkeys(name for code in _codes(function.__code__) for name in code.co_names)
     for name in names:
         if name in function.__globals__:
-            yield partial(function.__globals__.get, name), function.__globals__[name]
+            yield Variable(function.__globals__, name), function.__globals__[name]
     for cell in function.__closure__ or ():
         try:
-            yield partial(getattr, cell, "cell_contents", None), cell.cell_contents
+            yield Variable(cell, "cell_contents"), cell.cell_contents
         except ValueError:  # not filled yet
             continue
 
@@ -64,15 +89,15 @@ def plain_function(value: object) -> FunctionType | None:
     return None
 
 
-def seen_by(function: object) -> list[tuple[Get, Any]]:
+def seen_by(function: object) -> list[tuple[Variable, Any]]:
     """Everything `function` and the user's functions it names can read; for a torch module, the module."""
     owner = getattr(function, "__self__", function)
     if _is_torch_module(owner):
-        return [(partial(_constant, owner), owner)]
+        return [(Variable({"module": owner}, "module"), owner)]
     first = plain_function(function)
     queue: list[FunctionType] = [] if first is None else [first]
     done: set[int] = set()
-    found: list[tuple[Get, Any]] = []
+    found: list[tuple[Variable, Any]] = []
     while queue and len(done) < _MOST_FUNCTIONS:
         here = queue.pop()
         if id(here) in done:
@@ -108,38 +133,85 @@ class Guards:
             if not (isinstance(value, ModuleType) and _is_library(value.__name__))
         ]
 
-    def __call__(self, holders: Sequence[object] = ()) -> tuple[Hashable, ...]:
-        """The key now. `holders`: the arguments that are objects, whose identity the key need not say."""
-        met: dict[int, int] = {}
-        found = [self._walk(get(), met, _DEPTH) for get in self.roots]
-        return (*found, *(self._inside(holder, met, _DEPTH) for holder in holders))
+    def __call__(
+        self, holders: Sequence[object] = (), watch: Watch | None = None
+    ) -> tuple[Hashable, ...]:
+        """The key now.
 
-    def _walk(self, value: Any, met: dict[int, int], depth: int) -> Any:
+        Args:
+            holders: the arguments that are objects, whose identity the key need not say.
+            watch: is told of each place the walk looks at.
+        """
+        walk = Walk(self._names, watch)
+        found = []
+        for get in self.roots:
+            value = get()
+            if watch is not None:
+                get.note(value, watch)
+            found.append(walk.value(value, _DEPTH))
+        return (*found, *(walk.inside(holder, _DEPTH) for holder in holders))
+
+
+class Walk:
+    """One walk: `met` numbers the containers, objects and arrays in the order in which they were met."""
+
+    def __init__(self, names: frozenset[str], watch: Watch | None) -> None:
+        self._names, self._watch = names, watch
+        self._met: dict[int, int] = {}
+
+    def value(self, value: Any, depth: int) -> Any:
+        """The key of something found at a place."""
         kind: Any = type(value)
         sort = _sort(kind)
         if sort is Scalar:
             return _number(value)
-        if id(value) in met:
-            return (_AGAIN, met[id(value)])
+        if id(value) in self._met:
+            return (_AGAIN, self._met[id(value)])
         if sort is np.ndarray:
-            met[id(value)] = len(met)
+            self._met[id(value)] = len(self._met)
             return type(value)
-        if sort is list:
-            if not value:
-                return kind
-            if len(value) > _LONG or depth == 0:
-                return (Same(value), len(value))
-            return self._inside(value, met, depth)
-        return (Same(value), self._inside(value, met, depth))
+        if sort is object:
+            return (Same(value), self.inside(value, depth))
+        if value and len(value) <= _LONG and depth > 0:
+            return self.inside(value, depth)
+        if self._watch is not None:
+            self._watch.container(value)
+        return (Same(value), len(value)) if value else kind
 
-    def _inside(self, value: Any, met: dict[int, int], depth: int) -> Any:
-        met[id(value)] = len(met)
+    def inside(self, value: Any, depth: int) -> Any:
+        """The key of what a container or an object holds."""
+        self._met[id(value)] = len(self._met)
         if _is_torch_module(value):
             depth = max(depth, 2)  # however deep modules are in modules
         if depth == 0:
             return type(value)
         inner = _children(value, self._names)
-        return (type(value), *[(key, self._walk(v, met, depth - 1)) for key, v in inner])
+        if self._watch is not None:
+            _note(value, inner, self._watch)
+        return (type(value), *[(key, self.value(v, depth - 1)) for key, v in inner])
+
+
+def _note(holder: Any, inner: Sequence[tuple[Any, Any]], watch: Watch) -> None:
+    """Tell where an object's or a container's parts were read."""
+    if isinstance(holder, dict | list | tuple):
+        watch.container(holder)
+        for key, value in inner:
+            watch.item(holder, key, value, array=is_array(value))
+        return
+    own = getattr(holder, "__dict__", None)
+    if own is not None and not _is_of_library(holder):
+        watch.container(own)
+    for key, value in inner:
+        if own is not None and key in own:
+            watch.item(own, key, value, array=is_array(value))
+        else:
+            watch.attribute(holder, key, value, array=is_array(value))
+
+
+def is_array(value: object) -> bool:
+    """Whether a value is an array or a tensor."""
+    kind: Any = type(value)
+    return _sort(kind) is np.ndarray
 
 
 @lru_cache(maxsize=1024)
@@ -158,7 +230,7 @@ def _number(value: Any) -> Hashable:
     return (type(value), value.hex() if isinstance(value, float) else value)
 
 
-def _all_names(function: object, seen: Sequence[tuple[Get, Any]]) -> frozenset[str]:
+def _all_names(function: object, seen: Sequence[tuple[Variable, Any]]) -> frozenset[str]:
     return _names(function).union(*(_names(value) for _, value in seen))
 
 
@@ -234,18 +306,25 @@ def _is_of_library(value: object) -> bool:
 
 
 class Same:
-    """An object as a key, by identity."""
+    """An object as a key, by identity; held weakly where that is possible, and once it is gone equal to nothing."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_get", "_hash")
 
     def __init__(self, value: object) -> None:
-        self._value = value
+        self._hash = id(value)
+        try:
+            self._get: Get = weakref.ref(value)
+        except TypeError:
+            self._get = partial(_constant, value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other._value is self._value
+        if not isinstance(other, Same) or other._hash != self._hash:
+            return False
+        value = self._get()
+        return value is not None and other._get() is value
 
     def __hash__(self) -> int:
-        return id(self._value)
+        return self._hash
 
 
 def _is_torch_module(value: object) -> bool:
@@ -268,13 +347,14 @@ def getter_of(target: object, function: object, holders: Sequence[object] = ()) 
     for get, value in seen:
         if value is target:
             return get
-    roots = [(partial(_constant, holder), holder) for holder in holders] + seen
+    roots: list[tuple[Get, Any]] = [(partial(_constant, h), h) for h in holders]
+    roots += seen
     for names in (_all_names(function, seen), None):  # what the code names is searched first
         met: set[int] = set()
-        for get, value in roots:
+        for root, value in roots:
             keys = _find(value, target, names, met, _DEPTH)
             if keys is not None:
-                return partial(_follow, get, keys)
+                return partial(_follow, root, keys)
     return partial(_constant, target)
 
 

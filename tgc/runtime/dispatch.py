@@ -6,14 +6,12 @@ A call is looked up three times, each lookup seldom needing the next:
 2. by assumptions: the traces made so far, each valid for all sizes that satisfy what the user's Python asked;
 3. by regime: the emitted sources of a trace (see `program.py`).
 
-Most calls repeat the types of an earlier one, so the first lookup is one dictionary access. Arguments that are arrays
-or numbers take a short way to it; trees, keywords and objects a longer one.
+Most calls are like one of the last few, and are recognised before any of this, without making a key: see `guarded.py`.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -26,10 +24,12 @@ from tgc import trees
 from tgc.runtime.build import module_of
 from tgc.runtime.cache import Entry, key_of
 from tgc.runtime.captures import Get, Guards, Same, Scalar, getter_of
+from tgc.runtime.guarded import MISS, Guarded, Prepared, guarded
 from tgc.runtime.program import Compiler, Program, Slot, shape_of
 from tgc.runtime.runners import Results, Runner, runner_of, separate
-from tgc.runtime.tensors import check_dense, device_of, is_tensor
+from tgc.runtime.tensors import check_dense, device_of, is_tensor, torch_mode
 from tgc.runtime.tensors import container_of as container_of_all
+from tgc.runtime.watch import Watch
 from tgc.settings import current, override
 from tgc.trace.abstract import Abstract, container_of
 from tgc.trace.guards import Assumption, bind, hold
@@ -38,6 +38,7 @@ from tgc.trace.state import active
 from tgc.trace.tracer import Tracer
 
 _MEMO_LIMIT = 4096
+_RECENT = 4  # guarded calls that are tried before a key is made
 _ndarray = np.ndarray
 
 
@@ -70,6 +71,14 @@ class Record:
     draws: bool
 
 
+@dataclass
+class _Entry:
+    """A prepared call, and its guarded call if that may be kept."""
+
+    run: Runner
+    guarded: Guarded | None = None
+
+
 class Dispatcher:
     """The traces and prepared calls of one function."""
 
@@ -84,38 +93,19 @@ class Dispatcher:
         self.function, self.compiler, self.backend = function, compiler, backend
         self.static_argnames = static_argnames
         self._parameters = _parameters(function) if static_argnames else ()
-        self._memo: dict[Any, Runner] = {}
+        self._memo: dict[Any, _Entry] = {}
+        self._recent: tuple[Guarded, ...] = ()
         self._records: list[Record] = []
         self._captures: list[tuple[Get, Any]] = []
         self._guards = Guards(None)
-        self._short = False
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._short or kwargs:
-            return self._general(args, kwargs, None)
-        key: list[Any] = [override()]
-        tensor: Any = None
-        for a in args:
-            kind = a.__class__
-            if kind is _ndarray:
-                key += (a.dtype, a.shape, a.strides)
-            elif kind is float or kind is int:
-                key.append(kind)
-            elif is_tensor(a) and a.layout is sys.modules["torch"].strided:
-                tensor = a
-                key += (kind, a.dtype, a.shape, a.stride(), a.device, a.requires_grad)
-            else:
-                return self._general(args, kwargs, None)
-        if tensor is not None:
-            key.append(_torch_mode())
-        if self._guards.roots:
-            key += self._guards()
-        found = tuple(key)
-        runner = self._memo.get(found)
-        if runner is None:
-            return self._general(args, kwargs, found)
-        return runner(args)
+        for call in self._recent:
+            result = call(args, kwargs)
+            if result is not MISS:
+                return result
+        return self._general(args, kwargs)
 
     def stats(self) -> Stats:
         """See `Stats`."""
@@ -128,28 +118,77 @@ class Dispatcher:
 
     # --- the long way ---
 
-    def _general(self, args: tuple[Any, ...], kwargs: dict[str, Any], short: Any) -> Any:
+    def _general(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if active() is not None or current().disable:
             return self.function(*args, **kwargs)
-        leaves, definition = trees.flatten((args, kwargs))
+        leaves, definition = _flat(args, kwargs)
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self.function(*args, **kwargs)
+        given = len(leaves)
         leaves += [get() for get, _ in self._captures]
-        key = self._key(leaves, definition, args, kwargs)
-        runner = self._memo.get(key)
-        if runner is None:
+        entry = self._memo.get(self._key(leaves, definition, args, kwargs))
+        if entry is None:
             with self._lock:
-                runner = self._memo.get(key) or self._prepare(args, kwargs, leaves, definition)
-        if short is not None and self._short:
-            self._memo[short] = runner
-        leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
-        return runner(leaves)
+                key = self._key(leaves, definition, args, kwargs)
+                entry = self._memo.get(key) or self._prepare(args, kwargs, leaves, definition)
+        leaves = leaves[:given] + [get() for get, _ in self._captures]
+        self._remember(entry, args, kwargs, leaves, definition)
+        return entry.run(*leaves)
+
+    def _remember(
+        self,
+        entry: _Entry,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        leaves: list[Any],
+        definition: Any,
+    ) -> None:
+        """Put an entry's guarded call before those of the last calls. One that was there, and refused, is made anew."""
+        call = entry.guarded
+        recent = self._recent
+        if call is None or call in recent:
+            recent = tuple([c for c in recent if c is not call])
+            call = self._guarded(entry, args, kwargs, leaves, definition)
+        if call is not None:
+            self._recent = (call, *recent[: _RECENT - 1])
+
+    def _guarded(
+        self,
+        entry: _Entry,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        leaves: list[Any],
+        definition: Any,
+    ) -> Guarded | None:
+        given: list[Any] = leaves[: definition.leaves]
+        holders = [leaf for leaf in given if _is_holder(leaf)]
+        watch = Watch()
+        self._guards(holders, watch)
+        positional, named = definition.children if kwargs else (definition, None)
+        call = guarded(
+            Prepared(
+                positional,
+                named,
+                leaves,
+                self._static_leaves(args, kwargs),
+                [watch.reader(get()) or get for get, _ in self._captures],
+                watch,
+                entry.run,
+                self._gone,
+            )
+        )
+        if not holders:  # objects among the arguments are not kept alive for long
+            entry.guarded = call
+        return call
+
+    def _gone(self, _: Any) -> None:
+        self._recent = ()
 
     def _key(
         self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The exact types of a call."""
-        torch = _torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
+        torch = torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
         types = [_exact(leaf) for leaf in leaves]
         watched = self._watched(leaves[: definition.leaves])
         return (
@@ -165,6 +204,16 @@ class Dispatcher:
         """What the function sees in globals, cells, and objects among its arguments."""
         return self._guards([leaf for leaf in leaves if _is_holder(leaf)])
 
+    def _static_leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> frozenset[int]:
+        """Which leaves belong to the arguments in `static_argnames`."""
+        found, start = set[int](), 0
+        for name, value in (*zip(self._parameters, args), *kwargs.items()):
+            count = len(trees.flatten(value)[0])
+            if name in self.static_argnames:
+                found.update(range(start, start + count))
+            start += count
+        return frozenset(found)
+
     def _static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The values of the arguments in `static_argnames`."""
         if not self.static_argnames:
@@ -177,7 +226,7 @@ class Dispatcher:
         self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """What a trace is made for: everything of the exact key but sizes, strides and what requires a gradient."""
-        torch = _torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
+        torch = torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
         types = [_loose(leaf) for leaf in leaves[: definition.leaves]]
         watched = self._watched(leaves[: definition.leaves])
         return (definition, torch, self._static(args, kwargs), watched, *types)
@@ -188,7 +237,7 @@ class Dispatcher:
         kwargs: dict[str, Any],
         leaves: list[Any],
         definition: Any,
-    ) -> Runner:
+    ) -> _Entry:
         device_of(leaves)
         record = self._find(self._signature(leaves, definition, args, kwargs), leaves)
         if record is None:  # a name may now be bound to something that has other names
@@ -198,22 +247,22 @@ class Dispatcher:
                 signature, args, kwargs, leaves[: definition.leaves]
             )
         leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
-        backend = self.backend
         container = container_of_all([leaves[i] for i in record.inputs])
-        runner = runner_of(
-            record.program,
-            record.inputs,
-            record.results,
-            leaves,
-            container,
-            backend,
-            draws=record.draws,
+        entry = _Entry(
+            runner_of(
+                record.program,
+                record.inputs,
+                record.results,
+                leaves,
+                container,
+                self.backend,
+                draws=record.draws,
+            )
         )
         if len(self._memo) >= _MEMO_LIMIT:
             self._memo.clear()
-        self._short = not self._captures and not self.static_argnames
-        self._memo[self._key(leaves, definition, args, kwargs)] = runner
-        return runner
+        self._memo[self._key(leaves, definition, args, kwargs)] = entry
+        return entry
 
     def _find(self, signature: Any, leaves: Sequence[Any]) -> Record | None:
         for record in self._records:
@@ -287,15 +336,14 @@ def program_of(traced: Traced, compiler: Compiler) -> tuple[Program, Results]:
 # --- keys -----------------------------------------------------------------------------------------
 
 
-def _torch_mode() -> tuple[Any, ...]:
-    """What of torch's global state a compiled call depends on; grad mode first."""
-    torch = sys.modules["torch"]
-    return (
-        torch.is_grad_enabled(),
-        torch.get_default_dtype(),
-        torch.is_autocast_enabled("cpu"),
-        torch.is_autocast_enabled("cuda"),
-    )
+def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], trees.TreeDef]:
+    """The leaves of a call's arguments, and their structure: that of `args`, or of both."""
+    leaves, positional = trees.flatten(args)
+    if not kwargs:
+        return leaves, positional
+    more, named = trees.flatten(kwargs)
+    count = positional.leaves + named.leaves
+    return leaves + more, trees.TreeDef("tuple", children=(positional, named), leaves=count)
 
 
 def _exact(leaf: Any) -> Any:

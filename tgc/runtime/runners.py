@@ -2,11 +2,11 @@
 
 Everything that can be decided beforehand is: which leaves are inputs, which must be copied because they are not
 contiguous, which host function serves these sizes, and how the results become the tree the user's function returns.
+What is left is a function of a few lines, written out for this call (see `steps.py`).
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,10 @@ from tgc import trees
 from tgc.ir.nodes import Graph, Leaf, Node
 from tgc.runtime import autograd, seeds
 from tgc.runtime.program import Program, bind
-from tgc.runtime.tensors import into_numpy, is_tensor, target_of
+from tgc.runtime.steps import AS_IT_IS, Convert, Lines, function
+from tgc.runtime.tensors import into_host, is_tensor, target_of
 
-Runner = Callable[[Sequence[Any]], Any]
+Runner = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,6 @@ class Results:
     tree: trees.TreeDef
     leaves: tuple[tuple[str, int], ...]
     containers: tuple[str, ...]
-
-    @property
-    def is_single(self) -> bool:
-        return self.tree == trees.LEAF and self.leaves == (("output", 0),)
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the result is a tuple of the program's outputs, in order."""
-        count = len(self.leaves)
-        return self.tree == trees.flat(count) and self.leaves == tuple(
-            ("output", j) for j in range(count)
-        )
 
 
 def separate(
@@ -77,45 +66,40 @@ def runner_of(
     *,
     draws: bool = False,
 ) -> Runner:
-    """A runner for calls whose leaves are of exactly these types; `draws` if a seed is to be bound behind them."""
+    """A function of as many leaves as these, all of exactly these types; with `draws` a seed is bound behind them."""
+    body = Lines()
+    parameters = [f"x{i}" for i in range(len(leaves))]
     values = [leaves[i] for i in inputs]
-    pick = _picker(inputs, len(leaves))
+    places = [parameters[i] for i in inputs]
     if draws:
         values.append(0)
-        pick = _seeded(pick, seeds.of_torch if container == "torch" else seeds.of_numpy)
-    if container == "torch":
-        return _torch_runner(program, pick, results, values, backend)
-    target = target_of(None, backend)
-    into = [into_numpy(v) for v in values]
-    if not program.outputs:
-        return lambda leaves: _assemble(results, pick(leaves), ())
-    host = program.value(target, bind(program.inputs, values)).run
-    return _numpy_runner(host, pick, into, results)
-
-
-def _picker(inputs: Sequence[int], count: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    if tuple(inputs) == tuple(range(count)):
-        return lambda leaves: leaves
-    if len(inputs) == 1:
-        (only,) = inputs
-        return lambda leaves: (leaves[only],)
-    if not inputs:
-        return lambda leaves: ()
-    return operator.itemgetter(*inputs)
-
-
-def _seeded(
-    pick: Callable[[Sequence[Any]], Sequence[Any]], seed: Callable[[], int]
-) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    return lambda leaves: (*pick(leaves), seed())
-
-
-def _assemble(results: Results, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-    leaves = []
+        places.append("seed()")
+        body.names["seed"] = seeds.of_torch if container == "torch" else seeds.of_numpy
+    outputs = [f"r{j}" for j in range(len(program.outputs))]
+    if container != "torch":
+        target = target_of(None, backend)
+        into = [into_host(v, target) for v in values]
+        finish = [
+            _FROM_ARRAY.get(kind, _SCALAR) if not slot.shape else AS_IT_IS
+            for kind, slot in zip(results.containers, program.outputs)
+        ]
+        if outputs:
+            body.names["host"] = program.value(target, bind(program.inputs, values)).run
+            body.call("host", [body.convert(c, v) for c, v in zip(into, places)], outputs)
+    elif outputs:
+        body.names["program"] = autograd.prepare(program, values, backend)
+        body.call("program", places, outputs)
+        finish = [_FROM_TENSOR[kind] for kind in results.containers]
+    shown = []
     for kind, i in results.leaves:
-        leaf = outputs[i] if kind == "output" else inputs[i]
-        leaves.append(_copied(leaf) if kind == "copy" else leaf)
-    return trees.unflatten(results.tree, leaves)
+        if kind == "output":
+            shown.append(body.convert(finish[i], outputs[i]))
+        else:
+            shown.append(body.convert(_COPY if kind == "copy" else AS_IT_IS, places[i]))
+    body.say(f"return {body.tree(results.tree, shown)}")
+    # The function may have come to capture more arrays since.
+    made: Runner = function("run", ", ".join([*parameters, "*_"]), body.lines, body.names)
+    return made
 
 
 def _copied(value: Any) -> Any:
@@ -125,82 +109,20 @@ def _copied(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
-# --- numpy and Python numbers ---------------------------------------------------------------------
-
-
-def _scalar(value: Any) -> Any:
-    """A 0-d result as numpy gives it: a scalar."""
-    return value if value.shape else value[()]
-
-
-def _number(value: Any) -> Any:
-    """A 0-d result as Python gives it: a number."""
-    return value if value.shape else value.item()
-
-
-def _numpy_runner(
-    host: Callable[..., tuple[Any, ...]],
-    pick: Callable[[Sequence[Any]], Sequence[Any]],
-    into: Sequence[Callable[[Any], Any]],
-    results: Results,
-) -> Runner:
-    finish = [_number if container == "scalar" else _scalar for container in results.containers]
-    plain = all(convert is into_plain() for convert in into)
-    if plain and results.is_single:
-        (only,) = finish
-        return lambda leaves: only(host(*pick(leaves))[0])
-    if plain and results.is_flat:
-        return lambda leaves: tuple([f(r) for f, r in zip(finish, host(*pick(leaves)))])
-
-    def run(leaves: Sequence[Any]) -> Any:
-        values = pick(leaves)
-        outputs = host(*[convert(v) for convert, v in zip(into, values)])
-        return _assemble(results, values, [f(r) for f, r in zip(finish, outputs)])
-
-    return run
-
-
-def into_plain() -> Callable[[Any], Any]:
-    """The conversion that does nothing."""
-    return into_numpy(np.zeros(1))
-
-
 def _array(tensor: Any) -> Any:
-    return _scalar(tensor.numpy(force=True))
+    """A tensor as numpy gives results: a 0-d one as a scalar."""
+    array = tensor.numpy(force=True)
+    return array if array.shape else array[()]
 
 
-def _item(tensor: Any) -> Any:
-    return tensor.item()
-
-
-def _itself(tensor: Any) -> Any:
-    return tensor
-
-
+_COPY = Convert("copied({})", (("copied", _copied),))
+# A 0-d result as numpy gives it, a scalar, and as Python gives it, a number.
+_SCALAR = Convert("{}[()]")
+_FROM_ARRAY = {"scalar": Convert("{}.item()")}
 # What else a function of tensors can return: arrays made of arrays, numbers made of numbers.
-_FROM_TENSOR = {"torch": _itself, "numpy": _array, "scalar": _item, "spec": _itself}
-
-
-# --- torch ----------------------------------------------------------------------------------------
-
-
-def _torch_runner(
-    program: Program,
-    pick: Callable[[Sequence[Any]], Sequence[Any]],
-    results: Results,
-    values: Sequence[Any],
-    backend: str | None,
-) -> Runner:
-    if not program.outputs:
-        return lambda leaves: _assemble(results, pick(leaves), ())
-    run = autograd.prepare(program, values, backend)
-    if set(results.containers) != {"torch"}:
-        finish = [_FROM_TENSOR[container] for container in results.containers]
-        return lambda leaves: _assemble(
-            results, given := pick(leaves), [f(r) for f, r in zip(finish, run(given))]
-        )
-    if results.is_single:
-        return lambda leaves: run(pick(leaves))[0]
-    if results.is_flat:
-        return lambda leaves: tuple(run(pick(leaves)))
-    return lambda leaves: _assemble(results, values := pick(leaves), run(values))
+_FROM_TENSOR = {
+    "torch": AS_IT_IS,
+    "numpy": Convert("array({})", (("array", _array),)),
+    "scalar": Convert("{}.item()"),
+    "spec": AS_IT_IS,
+}

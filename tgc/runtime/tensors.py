@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tgc.errors import BackendError, DeviceError, DTypeError, UnsupportedOpError
 from tgc.ir.dtypes import BY_NAME, DType
+from tgc.runtime.steps import AS_IT_IS, Convert
 from tgc.settings import current
 from tgc.trace.state import calling_line
 
 NUMBERS = (bool, int, float)
-Convert = Callable[[Any], Any]
 
 
 def torch_module() -> Any:
@@ -64,6 +64,18 @@ def device_of(values: Sequence[Any]) -> Any:
             hint="move the arguments to one device with .to(device) before the call",
         )
     return devices[0] if devices else None
+
+
+def torch_mode() -> tuple[Any, ...]:
+    """What of torch's global state a compiled call depends on."""
+    torch = sys.modules["torch"]
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+        torch._C._are_functorch_transforms_active(),
+    )
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -181,32 +193,48 @@ def _ml_bfloat16() -> Any:
 
 # --- conversions ----------------------------------------------------------------------------------
 
-
-def _identity(value: Any) -> Any:
-    return value
+_CONTIGUOUS = Convert("ascontiguousarray({})", (("ascontiguousarray", np.ascontiguousarray),))
 
 
-def _view(tensor: Any) -> Any:
-    # On a CPU tensor `force` detaches and copies nothing (but where the conjugate or sign is still pending).
-    return tensor.numpy(force=True)
+def takes(target: str) -> str:
+    """What the host functions of a target take for a tensor: an "array" over its memory, or the "tensor" itself."""
+    return "array" if target in ("numpy", "native") else "tensor"
 
 
-def _view_contiguous(tensor: Any) -> Any:
-    return np.ascontiguousarray(tensor.numpy(force=True))
-
-
-def _contiguous(tensor: Any) -> Any:
-    return tensor.contiguous()
-
-
-def into_numpy(value: Any) -> Convert:
-    """How a value like this one is handed to a numpy host function; it is copied only if it is not contiguous.
+def into_host(value: Any, target: str) -> Convert:
+    """How a value like this one is handed to a host function; it is copied only if it is not contiguous.
 
     Raises:
         UnsupportedOpError: a sparse tensor, a masked array.
     """
-    if is_tensor(value):
-        return _tensor_into_numpy(value)
+    if not is_tensor(value):
+        return _array_into_host(value)
+    check_dense(value)
+    dtype_of(value)
+    resolved = "{}.resolve_neg()" if value.is_neg() else "{}"
+    first = f"{resolved}.contiguous()" if value.is_neg() or not value.is_contiguous() else ""
+    if takes(target) == "tensor":
+        return Convert("{}", first=first)
+    if value.dtype == sys.modules["torch"].bfloat16:
+        _ml_bfloat16()
+        return Convert("view({})", (("view", _view),), first)
+    # On a CPU tensor `force` detaches and copies nothing.
+    return Convert("{}.numpy(force=True)" if value.requires_grad else "{}.numpy()", (), first)
+
+
+def any_into_host(target: str) -> Convert:
+    """How a contiguous tensor, of whatever dtype and history, is handed to a host function."""
+    return Convert("view({})", (("view", _view),)) if takes(target) == "array" else AS_IT_IS
+
+
+def _view(tensor: Any) -> Any:
+    torch = sys.modules["torch"]
+    if tensor.dtype is torch.bfloat16:
+        return tensor.detach().view(torch.int16).numpy().view(_ml_bfloat16())
+    return tensor.numpy(force=True)
+
+
+def _array_into_host(value: Any) -> Convert:
     if isinstance(value, np.ndarray):
         masked = sys.modules.get("numpy.ma")  # asking numpy for it would import it, which is slow
         if masked is not None and isinstance(value, masked.MaskedArray):
@@ -216,27 +244,10 @@ def into_numpy(value: Any) -> Convert:
             )
         dtype_of(value)
         plain = value.flags.c_contiguous and value.flags.aligned
-        return _identity if plain and type(value) is np.ndarray else np.ascontiguousarray
-    return np.asarray if isinstance(value, np.generic) else _identity
-
-
-def _tensor_into_numpy(value: Any) -> Convert:
-    torch = sys.modules["torch"]
-    check_dense(value)
-    dtype_of(value)
-    if value.dtype == torch.bfloat16:
-        bits, wanted = torch.int16, _ml_bfloat16()
-        return lambda t: t.detach().contiguous().view(bits).numpy().view(wanted)
-    return _view if value.is_contiguous() else _view_contiguous
-
-
-def into_torch(value: Any) -> Convert:
-    """How a value like this one is handed to a host function over torch tensors."""
-    if is_tensor(value):
-        check_dense(value)
-        dtype_of(value)
-        return _identity if value.is_contiguous() else _contiguous
-    return _identity
+        return AS_IT_IS if plain and type(value) is np.ndarray else _CONTIGUOUS
+    if isinstance(value, np.generic):
+        return Convert("asarray({})", (("asarray", np.asarray),))
+    return AS_IT_IS
 
 
 def check_dense(value: Any) -> None:
@@ -248,10 +259,26 @@ def check_dense(value: Any) -> None:
         )
 
 
-def out_of_numpy(dtype: DType) -> Convert:
-    """How a numpy result becomes a tensor, sharing memory."""
+def out_of_host(dtype: DType, target: str) -> Convert:
+    """How a result of a host function becomes a tensor, sharing memory."""
+    if takes(target) == "tensor":
+        return AS_IT_IS
     torch = sys.modules["torch"]
-    wrap, asarray = torch.from_numpy, np.asarray
     if dtype.name == "bfloat16":
-        return lambda a: wrap(asarray(a).view(np.int16)).view(torch.bfloat16)
-    return lambda a: wrap(asarray(a))
+        names = (("wrap_bits", _wrap_bits),)
+        return Convert("wrap_bits({})", names)
+    return Convert(
+        "from_numpy(asarray({}))", (("from_numpy", torch.from_numpy), ("asarray", np.asarray))
+    )
+
+
+def wrap(array: Any) -> Any:
+    """A numpy result of any dtype as a tensor, sharing memory."""
+    if array.dtype.name == "bfloat16":
+        return _wrap_bits(array)
+    return sys.modules["torch"].from_numpy(np.asarray(array))
+
+
+def _wrap_bits(array: Any) -> Any:
+    torch = sys.modules["torch"]
+    return torch.from_numpy(np.asarray(array).view(np.int16)).view(torch.bfloat16)

@@ -1,0 +1,270 @@
+"""Guarded calls: whether a call is of the type another was prepared for, asked as cheaply as can be.
+
+Most calls are like the one before. For each prepared call a function is written that takes its arguments apart,
+compares the types of the leaves one by one with those it was made for, and runs; it stops at the first difference.
+A dispatcher keeps the last few of them and tries them before it makes a key. Such a guard may refuse a call that the
+key would have found, never the other way round: everything in the key is asked here, or by identity where the key
+has equality.
+
+What is asked, in this order: the settings in force and that nothing is being traced; torch's modes; the structure of
+the arguments; each leaf; last what the function sees besides (see `watch.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tgc.runtime.captures import Get
+from tgc.runtime.steps import Lines, function, tuple_text
+from tgc.runtime.tensors import is_tensor, torch_mode
+from tgc.runtime.watch import Watch
+from tgc.settings import override
+from tgc.trace.state import active
+from tgc.trees import TreeDef
+
+Guarded = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+MISS = object()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call that was prepared, as its guard needs it.
+
+    Attributes:
+        args, kwargs: the structures of the arguments.
+        leaves: the leaves of both, then the captured arrays.
+        static: which leaves belong to arguments that are given by value.
+        captured: how each captured array is read.
+        watch: what the function saw besides.
+        run: the runner.
+        gone: is called when an object among the arguments is no more.
+    """
+
+    args: TreeDef
+    kwargs: TreeDef | None
+    leaves: Sequence[Any]
+    static: frozenset[int]
+    captured: Sequence[Get]
+    watch: Watch
+    run: Callable[..., Any]
+    gone: Callable[[Any], None]
+
+
+def guarded(call: Prepared) -> Guarded | None:
+    """The guarded call; None if it holds something that cannot be compared cheaply."""
+    body = Lines()
+    body.names |= {"miss": MISS, "override": override, "active": active, "settings": override()}
+    body.say("if override() is not settings or active() is not None:")
+    body.say("    return miss")
+    if any(is_tensor(leaf) for leaf in call.leaves):
+        _refuse(body, _torch_mode(body))
+    names = [f"x{i}" for i in range(len(call.leaves))]
+    _open(body, "args", call.args, 0, [] if call.kwargs else ["not kwargs"])
+    if call.kwargs:
+        _open(body, "kwargs", call.kwargs, call.args.leaves, [])
+    given = len(names) - len(call.captured)
+    try:
+        _leaves(body, names[:given], call.leaves[:given], call)
+        same = call.watch.check()
+        if same is not None:
+            body.names["same"] = same
+            _refuse(body, ["same()"])
+        if call.captured:
+            read = [f"{body.bind('read', get)}()" for get in call.captured]
+            body.say(f"{tuple_text(names[given:])} = {tuple_text(read)}")
+            _leaves(body, names[given:], call.leaves[given:], call)
+    except _Unguarded:
+        return None
+    body.names["run"] = call.run
+    body.say(f"return run({', '.join(names)})")
+    made: Guarded = function("call", "args, kwargs", body.lines, body.names)
+    return made
+
+
+def _refuse(body: Lines, tests: Sequence[str]) -> None:
+    """Lines that leave unless all tests hold."""
+    if tests:
+        body.say(f"if not ({' and '.join(tests)}):")
+        body.say("    return miss")
+
+
+# --- structure ------------------------------------------------------------------------------------
+
+
+def _open(body: Lines, value: str, definition: TreeDef, leaf: int, tests: Sequence[str]) -> None:
+    """Lines that take a value apart into variables for its leaves, which are numbered from `leaf`."""
+    kind, children = definition.kind, []
+    for k, child in enumerate(definition.children):
+        children.append((child, f"x{leaf}" if child.kind == "leaf" else f"{value}_{k}", leaf))
+        leaf += child.leaves
+    if value not in ("args", "kwargs"):
+        tests = [*tests, _is_a(body, value, definition)]
+    if kind in ("tuple", "list"):
+        tests = [*tests, f"len({value}) == {len(children)}"]
+    elif kind == "dict":
+        tests = [*tests, f"tuple({value}) == {body.bind('keys', definition.keys)}"]
+    _refuse(body, tests)
+    names = [name for _, name, _ in children]
+    if kind == "dataclass":
+        for field, name in zip(definition.keys, names):
+            body.say(f"{name} = {value}.{field}")
+    elif names:
+        items = f"{value}.values()" if kind == "dict" else value
+        body.say(f"{tuple_text(names)} = {items}")
+    for child, name, first in children:
+        if child.kind != "leaf":
+            _open(body, name, child, first, [])
+
+
+def _is_a(body: Lines, value: str, definition: TreeDef) -> str:
+    """The test of a value's own kind."""
+    if definition.kind == "none":
+        return f"{value} is None"
+    if definition.container is not None:
+        return f"{value}.__class__ is {body.bind('container', definition.container)}"
+    return f"{value}.__class__ is {definition.kind}"
+
+
+# --- leaves ---------------------------------------------------------------------------------------
+
+
+class _Unguarded(Exception):
+    """A leaf that cannot be compared cheaply."""
+
+
+def _leaves(body: Lines, names: Sequence[str], leaves: Sequence[Any], call: Prepared) -> None:
+    """Lines that compare leaves with those the call was prepared for."""
+    tests: list[str] = []
+    tensors = []
+    for name, leaf in zip(names, leaves):
+        static = int(name[1:]) in call.static
+        if is_tensor(leaf) and not static:
+            tensors.append((name, leaf))
+        elif isinstance(leaf, np.ndarray) and not static:
+            tests += _equal(body, name, leaf, ("dtype is", "shape ==", "strides =="))
+        else:
+            tests += _plain(body, name, leaf, call, static)
+    _refuse(body, [*tests, *_tensors(body, tensors)])
+
+
+def _equal(body: Lines, name: str, leaf: Any, attributes: Sequence[str]) -> list[str]:
+    """The tests that a leaf has the class of another, and its attributes."""
+    tests = [f"{name}.__class__ is {body.bind('kind', leaf.__class__)}"]
+    for attribute in attributes:
+        short = attribute.split()[0]
+        tests.append(f"{name}.{attribute} {body.bind(short, getattr(leaf, short))}")
+    return tests
+
+
+def _plain(body: Lines, name: str, leaf: Any, call: Prepared, static: bool) -> list[str]:
+    """The tests of a leaf that is no array: numbers by type, other values by value, objects by identity."""
+    kind = leaf.__class__
+    if kind in (float, int) and not static:
+        return [f"{name}.__class__ is {kind.__name__}"]
+    if isinstance(leaf, np.generic) and not static:
+        return _equal(body, name, leaf, ("dtype is",))
+    if leaf is None or kind is bool:
+        return [f"{name} is {leaf}"]
+    if kind in (int, str, bytes):
+        return [f"{name}.__class__ is {kind.__name__}", f"{name} == {body.bind('was', leaf)}"]
+    if kind is float:
+        return [f"{name}.__class__ is float", f"{name}.hex() == {body.bind('was', leaf.hex())}"]
+    try:
+        reference = weakref.ref(leaf, call.gone)
+    except TypeError:
+        raise _Unguarded from None
+    tests = [f"{name} is {body.bind('object', reference)}()"]
+    mode = getattr(leaf, "training", None)  # of a torch module
+    return tests if mode is None else [*tests, f"{name}.training == {body.bind('mode', mode)}"]
+
+
+# --- torch ----------------------------------------------------------------------------------------
+
+
+def _torch_mode(body: Lines) -> list[str]:
+    """The tests of torch's global state."""
+    torch = sys.modules["torch"]
+    any_autocast = getattr(torch._C, "_is_any_autocast_enabled", None)
+    if any_autocast is None or any_autocast():
+        body.names["torch_mode"] = torch_mode
+        return [f"torch_mode() == {body.bind('mode', torch_mode())}"]
+    body.names["grad_enabled"] = torch.is_grad_enabled
+    body.names["default_dtype"] = torch.get_default_dtype
+    body.names["any_autocast"] = any_autocast
+    return [
+        f"grad_enabled() is {torch.is_grad_enabled()}",
+        f"default_dtype() is {body.bind('default', torch.get_default_dtype())}",
+        "not any_autocast()",
+    ]
+
+
+def _tensors(body: Lines, tensors: Sequence[tuple[str, Any]]) -> list[str]:
+    """The tests of tensors: all at once where torch has a function for it, else one attribute after the other."""
+    if not tensors:
+        return []
+    names, values = [name for name, _ in tensors], [value for _, value in tensors]
+    check = _check_of(values)
+    if check is not None:
+        return [f"{body.bind('alike', check)}({', '.join(names)})"]
+    found = []
+    for name, value in tensors:
+        found += _equal(
+            body, name, value, ("dtype is", "shape ==", "device ==", "requires_grad is")
+        )
+        found.append(f"{name}.layout is {body.bind('layout', value.layout)}")
+        found.append(f"{name}.stride() == {body.bind('strides', value.stride())}")
+        found.append(f"{name}.is_neg() is {value.is_neg()}")
+    if functorch := getattr(sys.modules["torch"]._C, "_are_functorch_transforms_active", None):
+        found.append(f"not {body.bind('functorch', functorch)}()")
+    return found
+
+
+def _check_of(values: Sequence[Any]) -> Callable[..., bool] | None:
+    """torch's own comparison of tensors by class, dispatch keys, dtype, device, sizes, strides and requires_grad.
+
+    It refuses one tensor in two places, and there is none if the values are such.
+    """
+    make = _tensor_guards()
+    found: Callable[..., bool] | None = make(values) if make is not None else None
+    return found if found is not None and found(*values) else None
+
+
+@lru_cache(maxsize=1)
+def _tensor_guards() -> Callable[[Sequence[Any]], Callable[..., bool]] | None:
+    """How to make such a comparison, if this torch has it and it sees what it should. It is no public interface."""
+    torch = sys.modules["torch"]
+
+    def make(values: Sequence[Any]) -> Callable[..., bool]:
+        check: Callable[..., bool] = guards.TensorGuards(
+            *values,
+            dynamic_dims_sizes=[list(v.shape) for v in values],
+            dynamic_dims_strides=[list(v.stride()) for v in values],
+        ).check
+        return check
+
+    try:
+        guards = torch._C._dynamo.guards
+        one = torch.zeros((2, 2))
+        same = make([one])
+        others = (
+            torch.zeros((2, 3)),
+            torch.zeros((2, 2, 1)),
+            torch.zeros((2, 4))[:, :2],
+            one.double(),
+            one.to("meta"),
+            one.clone().requires_grad_(),
+            torch.nn.Parameter(one, requires_grad=False),
+            torch._neg_view(one),
+            one.to_sparse(),
+        )
+        sound = same(one) and same(torch.ones((2, 2))) and not any(map(same, others))
+    except (AttributeError, TypeError, SystemError, RuntimeError):
+        return None
+    return make if sound else None
