@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from tgc import trees
 from tgc.api import Compiled, jit
@@ -32,6 +32,8 @@ from tgc.trace.state import active, current
 from tgc.trace.tracer import Tracer
 
 Function = Callable[..., Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 _PIPELINE = Pipeline()
 
 
@@ -187,9 +189,25 @@ def _compiled(function: Function, of: Function, suffix: str) -> Compiled:
     return jit(function)
 
 
+def _remembered(make: Callable[P, T]) -> Callable[P, T]:
+    """Transform a function once, as long as it can be a key: `grad(f)(x)` in a loop then derives and compiles once."""
+    cached = functools.lru_cache(maxsize=128, typed=True)(make)
+
+    @functools.wraps(make)
+    def find(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            hash((args, tuple(kwargs.values())))
+        except TypeError:
+            return make(*args, **kwargs)
+        return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+    return find
+
+
 # --- first derivatives ----------------------------------------------------------------------------
 
 
+@_remembered
 def value_and_grad(
     f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Compiled:
@@ -249,6 +267,7 @@ def _scalar_result(site: Local, has_aux: bool) -> int:
     return 0
 
 
+@_remembered
 def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Compiled:
     """The gradient of a scalar function; with `has_aux`, `(gradient, aux)`. See `value_and_grad`."""
     both = value_and_grad(f, argnums, has_aux).function
@@ -342,19 +361,6 @@ def _push(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> t
     return site.values(), trees.unflatten(site.definition, results)
 
 
-def _remembered(make: Callable[[Function], Compiled]) -> Callable[[Function], Compiled]:
-    """Transform a function once, as long as it can be a key."""
-    cached = functools.lru_cache(maxsize=128)(make)
-
-    def find(f: Function) -> Compiled:
-        try:
-            return cached(f)
-        except TypeError:
-            return make(f)
-
-    return find
-
-
 @_remembered
 def _value(f: Function) -> Compiled:
     return f if isinstance(f, Compiled) else jit(f)
@@ -400,6 +406,7 @@ def _hessian_product(f: Function) -> Compiled:
     return _compiled_over(product_of, f, "hvp")
 
 
+@_remembered
 def jacrev(f: Function, argnums: int | Sequence[int] = 0) -> Compiled:
     """The Jacobian by reverse mode, one pullback per element of the result; shape: the result's, then the argument's.
 
@@ -422,6 +429,7 @@ def jacrev(f: Function, argnums: int | Sequence[int] = 0) -> Compiled:
     return _compiled(jacobian, f, "jacrev")
 
 
+@_remembered
 def jacfwd(f: Function, argnums: int | Sequence[int] = 0) -> Compiled:
     """The Jacobian by forward mode, one tangent per element of the argument; otherwise as `jacrev`."""
 
@@ -448,12 +456,14 @@ def _forward_columns(f: Function, args: tuple[Any, ...], number: int, kwargs: An
     return Tracer(_stacked(columns, shape, first=False), result.container, result.device)
 
 
+@_remembered
 def hessian(f: Function, argnums: int = 0) -> Compiled:
     """The matrix of second derivatives of a scalar function of one array: forward over reverse."""
     made = jacfwd(grad(f, argnums).function, argnums).function
     return _compiled(lambda *args, **kwargs: made(*args, **kwargs), f, "hessian")
 
 
+@_remembered
 def laplacian(f: Function, argnums: int = 0) -> Compiled:
     """The sum of the second derivatives of a scalar function with respect to each element of one array."""
     slope = grad(f, argnums).function
@@ -479,6 +489,7 @@ def laplacian(f: Function, argnums: int = 0) -> Compiled:
     return _compiled(trace_of_hessian, f, "laplacian")
 
 
+@_remembered
 def derivative(f: Function, n: int, argnums: int = 0) -> Compiled:
     """The n-th derivative of a function of one real variable, applied elementwise: `f` keeps its argument's shape.
 

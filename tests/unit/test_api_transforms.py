@@ -275,3 +275,27 @@ def test_hvp_and_jvp_on_tensors() -> None:
     torch.testing.assert_close(out, torch.sin(x))
     torch.testing.assert_close(tangent, torch.cos(x))
     torch.testing.assert_close(tgc.hvp(lambda x: torch.sum(x**3), (x,), (v,)), 6 * x)
+
+
+def test_a_transform_made_at_each_call_is_made_once() -> None:
+    def f(x: Any, y: Any) -> Any:
+        return tgc.sum(x * x * y)
+
+    x = np.arange(3.0)
+    for k in range(3):
+        np.testing.assert_allclose(tgc.grad(f)(x, x + k), 2 * x * (x + k))
+        np.testing.assert_allclose(tgc.grad(f, 1)(x, x + k), x * x)
+        np.testing.assert_allclose(tgc.grad(f, argnums=1)(x, x + k), x * x)
+        first, second = tgc.grad(f, [0, 1])(x, x + k)
+        np.testing.assert_allclose([first, second], [2 * x * (x + k), x * x])
+    assert tgc.grad(f) is tgc.grad(f) and tgc.grad(f, 1) is not tgc.grad(f)
+    assert tgc.grad(f).stats().traces == 1
+
+
+def test_transforms_of_functions_alike_are_kept_apart() -> None:
+    def power(n: int) -> Any:
+        return lambda x: tgc.sum(x**n)
+
+    x = np.arange(1.0, 4)
+    for n in (1, 2, 3):
+        np.testing.assert_allclose(tgc.grad(power(n))(x), n * x ** (n - 1))
