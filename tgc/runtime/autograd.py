@@ -18,8 +18,8 @@ from typing import Any
 
 from tgc.errors import UnsupportedOpError
 from tgc.ir.sizes import evaluate
-from tgc.runtime.program import Pair, Program, bind
-from tgc.runtime.steps import AS_IT_IS, Lines, function, step_of
+from tgc.runtime.program import Pair, Program, bind, known_sizes
+from tgc.runtime.steps import AS_IT_IS, Lines, function, tuple_text
 from tgc.runtime.tensors import (
     any_into_host,
     device_of,
@@ -99,18 +99,23 @@ class Call:
         self.fixed = tuple(k for k, yes in enumerate(self.pair.depends) if not yes)
         found = [(place, i) for i, place in enumerate(self.pair.results) if place is not None]
         self.targets = tuple(i for _, i in sorted(found))
-        self.into = tuple(into_host(v, self.target) for v in values)
+        self.into = tuple(
+            [into_host(v, self.target, address=address) for address in (False, True)]
+            for v in values
+        )
         self.forward = self._forward()
         self.backward = self._first_backward
 
     def _forward(self) -> Run:
         body = Lines()
-        body.names |= {"host": _placed(self.pair.forward, self.device), "call": self}
+        body.names["call"] = self
         inputs = [f"v{i}" for i in range(self.size)]
         outputs = [f"o{k}" for k in range(len(self.program.outputs))]
         saved = [f"s{i}" for i in range(self.saved)]
-        given = [body.convert(c, v) for c, v in zip(self.into, inputs)]
-        body.call("host", given, outputs + saved)
+        host = self.pair.forward
+        sizes, addresses = known_sizes(host, self.sizes, self.size)
+        given = [body.convert(c[a], v) for c, a, v in zip(self.into, addresses, inputs)]
+        body.call(_placed(host, self.device), given, outputs + saved, sizes)
         for name, slot in zip(outputs, self.program.outputs):
             how = out_of_host(slot.dtype, self.target)
             if how is not AS_IT_IS:
@@ -144,7 +149,6 @@ class Call:
     def _backward(self) -> Run:
         body = Lines()
         body.names |= {
-            "host": _placed(self.pair.backward, self.device),
             "differentiable": partial(_differentiable, self),
             "grad_enabled": torch_module().is_grad_enabled,
             "cotangent": self.cotangent,
@@ -163,9 +167,12 @@ class Call:
         saved += [f"s{i}" for i in range(self.saved)]
         if saved:
             body.say(f"({', '.join(saved)},) = ctx.saved_tensors")
-        arguments = [self._argument(body, kind, i) for kind, i in self.pair.keeps]
+        keeps, host = self.pair.keeps, self.pair.backward
+        assert host is not None, "an output has a derivative"
+        sizes, addresses = known_sizes(host, self.sizes, len(keeps))
+        given = [self._argument(body, kind, i, a) for (kind, i), a in zip(keeps, addresses)]
         results = [f"r{j}" for j in range(len(self.targets))]
-        body.call("host", arguments, results)
+        body.call(_placed(host, self.device), given, results, sizes)
         grads = ["None"] * (1 + self.size)
         for i, result in zip(self.targets, results):
             how = out_of_host(self.program.inputs[i].dtype, self.target)
@@ -174,16 +181,16 @@ class Call:
         made: Run = function("backward", ", ".join(["ctx", *cotangents]), body.lines, body.names)
         return made
 
-    def _argument(self, body: Lines, kind: str, i: int) -> str:
+    def _argument(self, body: Lines, kind: str, i: int, address: bool) -> str:
         """The expression of an argument of the host's backward."""
         if kind == "input" and i in self.numbers:
             return f"ctx.numbers[{self.numbers.index(i)}]"
         if kind == "input":
-            return body.convert(self.into[i], f"t{i}")
+            return body.convert(self.into[i][address], f"t{i}")
         variable = {"output": f"o{i}", "saved": f"s{i}"}.get(kind)
         if variable is None:
             variable = f"d{self.program.floats[i]}"
-        return body.convert(any_into_host(self.target), variable)
+        return body.convert(any_into_host(self.target, address=address), variable)
 
     def cotangent(self, output: int, given: Any) -> Any:
         """The cotangent of an output, contiguous; zeros if nobody used the output."""
@@ -269,10 +276,19 @@ def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run
         apply = super(torch.autograd.Function, function_class()).apply
         return partial(apply, Call(program, values, wrt, backend))
     target = target_of(device, backend)
-    host = program.value(target, bind(program.inputs, values)).run
-    into = [into_host(v, target) for v in values]
+    sizes = bind(program.inputs, values)
+    host = program.value(target, sizes).run
+    known, addresses = known_sizes(host, sizes, len(values))
+    body = Lines()
+    names = [f"v{i}" for i in range(len(values))]
+    results = [f"r{j}" for j in range(len(program.outputs))]
+    into = [into_host(v, target, address=a) for v, a in zip(values, addresses)]
+    given = [body.convert(c, name) for c, name in zip(into, names)]
+    body.call(_placed(host, device), given, results, known)
     out = [out_of_host(slot.dtype, target) for slot in program.outputs]
-    return step_of(_placed(host, device), into, out)
+    body.say(f"return {tuple_text([body.convert(c, r) for c, r in zip(out, results)])}")
+    made: Run = function("step", ", ".join(names), body.lines, body.names)
+    return made
 
 
 def _shapes(program: Program, *values: Any) -> tuple[Any, ...]:

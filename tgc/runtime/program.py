@@ -242,6 +242,19 @@ def bind(slots: Sequence[Slot], values: Sequence[Any]) -> dict[str, int]:
     return sizes
 
 
+def known_sizes(
+    host: Host, sizes: Mapping[str, int], count: int
+) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """The sizes a host function can be told after its `count` inputs, and which inputs may then be addresses.
+
+    Both are attributes of functions that can: `sizes`, the symbols, and `addresses`.
+    """
+    names = getattr(host, "sizes", None)
+    if names is None or any(name not in sizes for name in names):
+        return (), (False,) * count
+    return tuple(sizes[name] for name in names), host.addresses  # type: ignore[attr-defined]
+
+
 def holds(guards: Sequence[Guard], sizes: Mapping[str, int]) -> bool:
     """Whether the sizes lie in a regime."""
     for guard in guards:

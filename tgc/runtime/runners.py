@@ -16,7 +16,7 @@ import numpy as np
 from tgc import trees
 from tgc.ir.nodes import Graph, Leaf, Node
 from tgc.runtime import autograd, seeds
-from tgc.runtime.program import Program, bind
+from tgc.runtime.program import Program, bind, known_sizes
 from tgc.runtime.steps import AS_IT_IS, Convert, Lines, function
 from tgc.runtime.tensors import into_host, is_tensor, target_of
 
@@ -78,17 +78,17 @@ def runner_of(
     outputs = [f"r{j}" for j in range(len(program.outputs))]
     if container != "torch":
         target = target_of(None, backend)
-        into = [into_host(v, target) for v in values]
+        given = [body.convert(into_host(v, target), place) for v, place in zip(values, places)]
         finish = [
             _FROM_ARRAY.get(kind, _SCALAR) if not slot.shape else AS_IT_IS
             for kind, slot in zip(results.containers, program.outputs)
         ]
         if outputs:
-            body.names["host"] = program.value(target, bind(program.inputs, values)).run
-            body.call("host", [body.convert(c, v) for c, v in zip(into, places)], outputs)
+            sizes = bind(program.inputs, values)
+            host = program.value(target, sizes).run
+            body.call(host, given, outputs, known_sizes(host, sizes, len(values))[0])
     elif outputs:
-        body.names["program"] = autograd.prepare(program, values, backend)
-        body.call("program", places, outputs)
+        body.call(autograd.prepare(program, values, backend), places, outputs)
         finish = [_FROM_TENSOR[kind] for kind in results.containers]
     shown = []
     for kind, i in results.leaves:

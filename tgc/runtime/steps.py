@@ -84,9 +84,17 @@ class Lines:
         self.say(f"kept_{variable} = {how.first.format(variable)}")
         return how.text.format(f"kept_{variable}")
 
-    def call(self, host: str, arguments: Sequence[str], results: Sequence[str]) -> None:
-        """Assign the results of a host function."""
-        self.say(f"{tuple_text(results)} = {host}({', '.join(arguments)})")
+    def call(
+        self,
+        host: Callable[..., Any],
+        arguments: Sequence[str],
+        results: Sequence[str],
+        constants: Sequence[Any] = (),
+    ) -> None:
+        """Assign the results of a function of these arguments and constants."""
+        last = [self.bind("constant", value) for value in constants]
+        arguments = ", ".join([*arguments, *last])
+        self.say(f"{tuple_text(results)} = {self.bind('host', host)}({arguments})")
 
     def tree(self, definition: TreeDef, leaves: Sequence[str]) -> str:
         """The expression that makes a tree of leaves."""
@@ -111,19 +119,3 @@ class Lines:
             keys = self.bind("keys", definition.keys)
             return f"{made}(zip({keys}, [{', '.join(items)}]))"
         return f"{made}({', '.join(f'{k}={v}' for k, v in zip(definition.keys, items))})"
-
-
-def step_of(
-    host: Callable[..., tuple[Any, ...]], into: Sequence[Convert], out: Sequence[Convert]
-) -> Callable[..., tuple[Any, ...]]:
-    """A host function with the conversions of its arguments and results."""
-    body = Lines()
-    body.names["host"] = host
-    values = [f"v{i}" for i in range(len(into))]
-    results = [f"r{i}" for i in range(len(out))]
-    body.call("host", [body.convert(c, v) for c, v in zip(into, values)], results)
-    body.say(f"return {tuple_text([body.convert(c, r) for c, r in zip(out, results)])}")
-    made: Callable[..., tuple[Any, ...]] = function(
-        "step", ", ".join(values), body.lines, body.names
-    )
-    return made

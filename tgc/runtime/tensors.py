@@ -201,8 +201,11 @@ def takes(target: str) -> str:
     return "array" if target in ("numpy", "native") else "tensor"
 
 
-def into_host(value: Any, target: str) -> Convert:
+def into_host(value: Any, target: str, *, address: bool = False) -> Convert:
     """How a value like this one is handed to a host function; it is copied only if it is not contiguous.
+
+    Args:
+        address: the function takes the address of a tensor's memory.
 
     Raises:
         UnsupportedOpError: a sparse tensor, a masked array.
@@ -215,6 +218,8 @@ def into_host(value: Any, target: str) -> Convert:
     first = f"{resolved}.contiguous()" if value.is_neg() or not value.is_contiguous() else ""
     if takes(target) == "tensor":
         return Convert("{}", first=first)
+    if address:
+        return Convert("{}.data_ptr()", first=first)
     if value.dtype == sys.modules["torch"].bfloat16:
         _ml_bfloat16()
         return Convert("view({})", (("view", _view),), first)
@@ -222,8 +227,10 @@ def into_host(value: Any, target: str) -> Convert:
     return Convert("{}.numpy(force=True)" if value.requires_grad else "{}.numpy()", (), first)
 
 
-def any_into_host(target: str) -> Convert:
-    """How a contiguous tensor, of whatever dtype and history, is handed to a host function."""
+def any_into_host(target: str, *, address: bool = False) -> Convert:
+    """How a contiguous tensor, of whatever dtype and history, is handed to a host function; see `into_host`."""
+    if address and takes(target) == "array":
+        return Convert("{}.data_ptr()")
     return Convert("view({})", (("view", _view),)) if takes(target) == "array" else AS_IT_IS
 
 

@@ -21,7 +21,11 @@ NS_PER_COST, NS_PER_BYTE = 0.02, 0.04
 
 
 def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) -> str:
-    """The source of `plan.name`; `kernel_names` maps the position of each launch to its kernel's name."""
+    """The source of `plan.name`; `kernel_names` maps the position of each launch to its kernel's name.
+
+    After the inputs, the function takes the sizes, if they are known; then those inputs that `addresses` tells may be
+    the addresses of contiguous memory.
+    """
     names = module_names.child()
     buffers = {
         b: names.new(b)
@@ -30,6 +34,11 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
     used = _symbols(plan)
     sizes = {b.name: names.new(b.name) for b in plan.bindings if b.name in used}
     lines = _bind(plan, buffers, sizes)
+    given = [b.name for b in plan.bindings if b.name in used]
+    if any(b.stride and b.name in used for b in plan.bindings):
+        given = []
+    elif lines:
+        lines = [f"if {sizes[given[0]]} is None:", *(f"    {line}" for line in lines)]
     counts = _name_counts(plan, names, sizes)
     lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
     for b in plan.buffers:
@@ -45,7 +54,18 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
         lines += _launch(kernel, name, args, buffers, sizes, names)
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
-    return define(plan.name, [buffers[i] for i in plan.inputs], lines)
+    params = [buffers[i] for i in plan.inputs] + [f"{sizes[name]}=None" for name in given]
+    text = define(plan.name, params, lines)
+    if len(given) == len(sizes):
+        addresses = tuple(name not in _held(plan) for name in plan.inputs)
+        text += f"\n\n{plan.name}.sizes = {tuple(given)!r}\n{plan.name}.addresses = {addresses!r}\n"
+    return text
+
+
+def _held(plan: Plan) -> set[str]:
+    """The inputs the host function itself reads, so that the address of their memory is not enough."""
+    products = [step for step in plan.steps if not isinstance(step, Launch)]
+    return {*plan.outputs, *(name for step in products for name in (step.a, step.b))}
 
 
 def _launch(
