@@ -117,7 +117,7 @@ class Call:
         given = [body.convert(c[a], v) for c, a, v in zip(self.into, addresses, inputs)]
         body.call(_placed(host, self.device), given, outputs + saved, sizes)
         for name, slot in zip(outputs, self.program.outputs):
-            how = out_of_host(slot.dtype, self.target)
+            how = out_of_host(slot.dtype, slot.shape, self.target)
             if how is not AS_IT_IS:
                 body.say(f"{name} = {body.convert(how, name)}")
         if saved and takes(self.target) == "array":
@@ -159,7 +159,8 @@ class Call:
         body.say(f"if {nothing}:")
         body.say(f"    return {', '.join(['None'] * (1 + self.size))}")
         for k, name in zip(self.program.floats, floats):
-            body.say(f"if {name} is None or not {name}.is_contiguous() or {name}.is_neg():")
+            missing = f"{name} is None or " if len(floats) > 1 else ""
+            body.say(f"if {missing}not {name}.is_contiguous() or {name}.is_neg():")
             body.say(f"    {name} = cotangent({k}, {name})")
         body.say("if grad_enabled():")
         body.say(f"    return differentiable(ctx, {', '.join(floats)})")
@@ -175,7 +176,8 @@ class Call:
         body.call(_placed(host, self.device), given, results, sizes)
         grads = ["None"] * (1 + self.size)
         for i, result in zip(self.targets, results):
-            how = out_of_host(self.program.inputs[i].dtype, self.target)
+            slot = self.program.inputs[i]
+            how = out_of_host(slot.dtype, slot.shape, self.target)
             grads[1 + i] = body.convert(how, result)
         body.say(f"return {', '.join(grads)}")
         made: Run = function("backward", ", ".join(["ctx", *cotangents]), body.lines, body.names)
@@ -285,7 +287,7 @@ def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run
     into = [into_host(v, target, address=a) for v, a in zip(values, addresses)]
     given = [body.convert(c, name) for c, name in zip(into, names)]
     body.call(_placed(host, device), given, results, known)
-    out = [out_of_host(slot.dtype, target) for slot in program.outputs]
+    out = [out_of_host(slot.dtype, slot.shape, target) for slot in program.outputs]
     body.say(f"return {tuple_text([body.convert(c, r) for c, r in zip(out, results)])}")
     made: Run = function("step", ", ".join(names), body.lines, body.names)
     return made

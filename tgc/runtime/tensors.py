@@ -18,6 +18,7 @@ import numpy as np
 
 from tgc.errors import BackendError, DeviceError, DTypeError, UnsupportedOpError
 from tgc.ir.dtypes import BY_NAME, DType
+from tgc.ir.nodes import Shape
 from tgc.runtime.steps import AS_IT_IS, Convert
 from tgc.settings import current
 from tgc.trace.state import calling_line
@@ -266,17 +267,15 @@ def check_dense(value: Any) -> None:
         )
 
 
-def out_of_host(dtype: DType, target: str) -> Convert:
+def out_of_host(dtype: DType, shape: Shape, target: str) -> Convert:
     """How a result of a host function becomes a tensor, sharing memory."""
     if takes(target) == "tensor":
         return AS_IT_IS
-    torch = sys.modules["torch"]
     if dtype.name == "bfloat16":
-        names = (("wrap_bits", _wrap_bits),)
-        return Convert("wrap_bits({})", names)
-    return Convert(
-        "from_numpy(asarray({}))", (("from_numpy", torch.from_numpy), ("asarray", np.asarray))
-    )
+        return Convert("wrap_bits({})", (("wrap_bits", _wrap_bits),))
+    if shape:
+        return Convert("from_numpy({})", (("from_numpy", sys.modules["torch"].from_numpy),))
+    return Convert("wrap({})", (("wrap", wrap),))  # it may be a numpy scalar
 
 
 def wrap(array: Any) -> Any:
