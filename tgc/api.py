@@ -163,7 +163,7 @@ def _target(values: Sequence[Any], backend: str | None, target: str | None) -> s
     if backend not in (None, *BACKENDS):
         raise _no_backend(backend)
     if target is not None:
-        if backend is not None and (backend if backend != "triton" else target) != target:
+        if backend not in (None, target if target in BACKENDS else "triton"):
             raise BackendError(
                 f"the {backend} backend does not emit for the target {target!r}",
                 hint="give the target alone: it says which backend serves it",

@@ -6,6 +6,7 @@ Lowering needs no data and no device: arguments may be `tgc.spec`s, and a target
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -182,6 +183,9 @@ class Lowered:
 
 def _excerpt(source: str, name: str) -> str:
     """The definition of one function in a module, with its decorators and the comments above it."""
+    native = re.search(rf"(^; .*\n)*^define void @{re.escape(name)}\(.*?^}}$", source, re.M | re.S)
+    if native is not None:
+        return native[0] + "\n"
     lines = source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:

@@ -84,12 +84,14 @@ def test_integers_and_stopped_inputs_have_no_gradient() -> None:
     assert len(pair.plans[1].outputs) == 1
 
 
-def test_kernels_can_be_looked_at() -> None:
-    lowered = tgc.jit(softmax).lower(tgc.spec("f32[64, n]"))
+@pytest.mark.parametrize("backend", ["numpy", "native", "triton"])
+def test_kernels_can_be_looked_at(backend: str) -> None:
+    lowered = tgc.jit(softmax).lower(tgc.spec("f32[64, n]"), backend=backend)
     (kernel,) = lowered.kernels
     n = lowered.sizes["n"]
     assert sum(kernel.reads.values()) == sum(kernel.writes.values()) == 64 * n * 4
-    assert f"def {kernel.name}(" in kernel.source and kernel.source in lowered.source
+    assert f"{kernel.name}(" in kernel.source and kernel.source in lowered.source
+    assert "out = " in kernel.source and len(kernel.source) < len(lowered.source) / 1.2
     assert kernel.flops > 64 * n
 
 

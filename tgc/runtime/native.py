@@ -61,12 +61,12 @@ class Module:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._plain = _load(text)
+        self.kernels = _load(text)
         self._streaming: dict[str, Kernel] | None = None
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Kernel:
-        return self._plain[name]
+        return self.kernels[name]
 
     def streaming(self, name: str) -> Kernel:
         """The kernel for outputs larger than the caches. Their rows must start at multiples of 64 bytes."""

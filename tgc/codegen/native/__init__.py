@@ -11,9 +11,9 @@ from tgc.codegen.naming import Names, module_title
 from tgc.codegen.native.functions import FUNCTIONS, declarations, definitions
 from tgc.codegen.native.host import emit_host
 from tgc.codegen.native.instructions import INSTRUCTIONS
-from tgc.codegen.native.kernel import Needed, emit_kernel
+from tgc.codegen.native.kernel import Emitted, Needed, emit_kernel
 from tgc.ir import dtypes
-from tgc.kernel.ir import Kernel, Launch, Plan
+from tgc.kernel.ir import Launch, Plan
 
 PRIMITIVES = INSTRUCTIONS | FUNCTIONS
 """The operations this backend renders itself; all others must have been expanded."""
@@ -31,25 +31,23 @@ def emit(plans: Sequence[Plan]) -> str:
     names = Names(
         ["np", "bfloat16", "empty", "parallel", "partial", "code", *(p.name for p in plans)]
     )
-    declared, needed = set[str](), set[Needed]()
-    kernels: list[tuple[Kernel, str]] = []
-    texts: list[str] = []
-    hosts: list[str] = []
+    kernels: list[Emitted] = []
     for plan in plans:
         for kernel in plan.kernels:
-            if all(kernel != known for known, _ in kernels):
-                name = names.new(kernel.name)
-                kernels.append((kernel, name))
-                texts.append(emit_kernel(kernel, name, declared, needed))
+            if all(kernel != known.kernel for known in kernels):
+                kernels.append(emit_kernel(kernel, names.new(kernel.name)))
+    hosts = []
     for plan in plans:
         launched = {
-            position: next(name for kernel, name in kernels if kernel == step.kernel)
+            position: next(k for k in kernels if k.kernel == step.kernel)
             for position, step in enumerate(plan.steps)
             if isinstance(step, Launch)
         }
         hosts.append(emit_host(plan, names, launched))
-    declared |= declarations(needed)
-    llvm = "\n\n".join([*texts, definitions(needed), "\n".join(sorted(declared))])
+    needed = frozenset[Needed]().union(*(k.needed for k in kernels))
+    declared = declarations(needed).union(*(k.declared for k in kernels))
+    texts = [*(k.text for k in kernels), definitions(needed), "\n".join(sorted(declared))]
+    llvm = "\n\n".join(text for text in texts if text)
     imports = [
         "from functools import partial",
         "",
@@ -66,6 +64,6 @@ def emit(plans: Sequence[Plan]) -> str:
         'It needs numpy, llvmlite and tgc.\n"""',
         "\n".join(imports),
         f'code = Module(r"""\n{llvm}\n""")',
-        "\n".join(f'{name} = code["{name}"]' for _, name in kernels),
+        "\n".join(f'{k.name} = code["{k.name}"]' for k in kernels),
     ]
     return "\n\n".join(parts) + "\n\n\n" + "\n\n".join(hosts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tgc.codegen.naming import Names, returned, size_operand, size_text
+from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.host import _bind, _name_counts, _shape, _symbols, emit_matmul
 from tgc.codegen.numpy.lines import define
@@ -20,8 +21,8 @@ THREAD_NS = 100_000
 NS_PER_COST, NS_PER_BYTE = 0.02, 0.04
 
 
-def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) -> str:
-    """The source of `plan.name`; `kernel_names` maps the position of each launch to its kernel's name.
+def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) -> str:
+    """The source of `plan.name`; `launched` maps the position of each launch to its kernel.
 
     After the inputs, the function takes the sizes, if they are known; then those inputs that `addresses` tells may be
     the addresses of contiguous memory.
@@ -49,9 +50,9 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
         if not isinstance(step, Launch):
             lines.append(emit_matmul(step, plan, buffers))
             continue
-        kernel, name = step.kernel, kernel_names[position]
+        kernel = step.kernel
         args = [*(buffers[b.name] for b in kernel.buffers), *(sizes[s] for s in kernel.sizes)]
-        lines += _launch(kernel, name, args, buffers, sizes, names)
+        lines += _launch(launched[position], args, buffers, sizes, names)
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
     params = [buffers[i] for i in plan.inputs] + [f"{sizes[name]}=None" for name in given]
@@ -69,39 +70,33 @@ def _held(plan: Plan) -> set[str]:
 
 
 def _launch(
-    kernel: Kernel,
-    name: str,
+    code: Emitted,
     args: list[str],
     buffers: Mapping[str, str],
     sizes: Mapping[str, str],
     names: Names,
 ) -> list[str]:
     """One call; for more programs than one thread should run, several, past the caches where that pays."""
-    programs: Dim = product(tuple(a.programs for a in kernel.axes))
-    grain = _grain(kernel)
+    programs: Dim = product(tuple(a.programs for a in code.kernel.axes))
+    grain = _grain(code.kernel)
     call = ", ".join(args)
     if isinstance(programs, int) and programs <= grain:
-        return [f"{name}({call}, 0, {programs})"]
-    count = names.new(f"{kernel.name}_programs")
+        return [f"{code.name}({call}, 0, {programs})"]
+    count = names.new("programs")
     lines = [
         f"{count} = {size_text(programs, sizes)}",
         f"if {count} <= {grain}:",
-        f"    {name}({call}, 0, {count})",
+        f"    {code.name}({call}, 0, {count})",
         "else:",
     ]
-    outputs = [b for b in kernel.buffers if b.role == "out" and b.name in _stored(kernel)]
-    if outputs:
-        large = " + ".join(f"{buffers[b.name]}.nbytes" for b in outputs)
-        rows = [
-            f"{size_operand(b.strides[-2], sizes)} * {b.dtype.itemsize} % 64 == 0"
-            for b in outputs
-            if len(b.shape) > 1
-        ]
-        test = " and ".join([f"{large} > {STREAM_BYTES}", *dict.fromkeys(rows)])
-        lines.append(f'    kernel = code.streaming("{name}") if {test} else {name}')
-    else:
-        lines.append(f"    kernel = {name}")
-    return [*lines, f"    parallel(partial(kernel, {call}), {count}, {grain})"]
+    chosen = code.name
+    if code.streams:
+        large = " + ".join(f"{buffers[b.name]}.nbytes" for b in code.streams)
+        rows = [f"{size_operand(d, sizes)} % 64 == 0" for d in code.aligned]
+        test = " and ".join([f"{large} > {STREAM_BYTES}", *rows])
+        lines.append(f'    kernel = code.streaming("{code.name}") if {test} else {code.name}')
+        chosen = "kernel"
+    return [*lines, f"    parallel(partial({chosen}, {call}), {count}, {grain})"]
 
 
 def _grain(kernel: Kernel) -> int:
@@ -115,7 +110,3 @@ def _grain(kernel: Kernel) -> int:
     elements = 1 << 14
     per_program = elements * (cost * NS_PER_COST + nbytes * NS_PER_BYTE)
     return max(1, round(THREAD_NS / max(per_program, 1.0)))
-
-
-def _stored(kernel: Kernel) -> set[str]:
-    return {s.buffer for s, _ in statements(kernel.body) if isinstance(s, Store)}

@@ -20,25 +20,45 @@ from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.sizes import Dim, Size
-from tgc.kernel.ir import Iota, Kernel, Load, Op, Operand, Reduce, Store
+from tgc.kernel.ir import Buffer, Index, Iota, Kernel, Load, Op, Operand, Program, Reduce, Store
 
 VECTOR_BYTES = 128
 Needed = tuple[str, DType, int]
 
 
-def emit_kernel(kernel: Kernel, name: str, declared: set[str], needed: set[Needed]) -> str:
-    """The function `name(buffers..., sizes..., first, last)`, which runs programs first to last.
+@dataclass(frozen=True)
+class Emitted:
+    """A kernel's function, the intrinsics and elementary functions it calls, and when its stores may stream.
 
-    `declared` and `needed` receive the intrinsics and elementary functions it calls.
+    They may where each of `aligned`, in bytes, is a multiple of 64; `streams` are the buffers they go to.
+    """
+
+    kernel: Kernel
+    name: str
+    text: str
+    declared: frozenset[str]
+    needed: frozenset[Needed]
+    aligned: tuple[Dim, ...]
+    streams: tuple[Buffer, ...]
+
+
+def emit_kernel(kernel: Kernel, name: str) -> Emitted:
+    """The function `name(buffers..., sizes..., first, last)`, which runs programs first to last.
 
     Raises:
         BackendError: the kernel has something this engine cannot do.
     """
     writer = _Writer(kernel, name)
     text = writer.write()
-    declared |= writer.f.declared
-    needed |= writer.needed
-    return text
+    return Emitted(
+        kernel,
+        name,
+        text,
+        frozenset(writer.f.declared),
+        frozenset(writer.needed),
+        tuple(sorted(writer.aligned, key=str)),
+        tuple(b for b in kernel.buffers if b.name in writer.streamed),
+    )
 
 
 @dataclass
@@ -75,6 +95,8 @@ class _Writer:
     bounds: dict[str, tuple[str, str]] = field(default_factory=dict)
     accumulators: dict[str, tuple[str, int]] = field(default_factory=dict)
     arrays: dict[str, _Array] = field(default_factory=dict)
+    aligned: set[Dim] = field(default_factory=set)
+    streamed: set[str] = field(default_factory=set)
     _line: Line | None = None
 
     def write(self) -> str:
@@ -325,7 +347,36 @@ class _Writer:
         )
         value = self._operand(s.value, scope)
         mask = scope.mask if at.lanes > 1 else None
-        self.addresses.store(at, value, mask, streams=buffer.role == "out")
+        streams = (
+            buffer.role == "out"
+            and at.lanes > 1
+            and at.places is None
+            and self._streams(s.index, buffer.dtype, scope.axis)
+        )
+        if streams:
+            self.streamed.add(buffer.name)
+        self.addresses.store(at, value, mask, streams=streams)
+
+    def _streams(self, index: Index, dtype: DType, along: str | None) -> bool:
+        """Whether stores at an index may pass by the caches: vectors must start at multiples of 64 bytes.
+
+        What the sizes decide goes to `aligned`.
+        """
+        steps = [index.offset]
+        for term, coefficient in index.terms:
+            if term == along and along is not None:
+                axis = self.kernel.axis(along)
+                if axis.kind == "grid" or axis.split is not None:
+                    steps.append(coefficient * (axis.split or axis.block or 1))
+            elif isinstance(term, str | Program):
+                steps.append(coefficient)
+            else:
+                return False
+        steps = [step * dtype.itemsize for step in steps]
+        if any(isinstance(step, int) and step % 64 for step in steps):
+            return False
+        self.aligned |= {step for step in steps if not isinstance(step, int)}
+        return True
 
     def _op(self, s: Op, scope: _Scope) -> Value:
         if s.line is not None and s.line != self._line:

@@ -1,0 +1,251 @@
+"""The native engine: loops, vectors, memory, threads, object code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tgc
+from kernels import definitions
+from tests.support import chain
+from tgc.codegen.native.nest import For, Item, Keep, Recall, nest
+from tgc.errors import BackendError
+from tgc.kernel.ir import Kernel, Load
+from tgc.lowered import Lowered
+from tgc.runtime import native
+from tgc.runtime.workers import parallel
+
+pytest.importorskip("llvmlite")
+
+SIZES = (0, 1, 31, 32, 33, 1000, 16384, 16385, 70001)
+
+
+def lowered(function: Callable[..., Any], *specs: str) -> Lowered:
+    return tgc.jit(function).lower(*map(tgc.spec, specs), target="native")
+
+
+def kernel_of(function: Callable[..., Any], *specs: str) -> Kernel:
+    (view,) = lowered(function, *specs).kernels
+    return view.kernel
+
+
+def module_of(function: Callable[..., Any], *specs: str) -> native.Module:
+    space: dict[str, Any] = {}
+    exec(lowered(function, *specs).source, space)
+    found = space["code"]
+    assert isinstance(found, native.Module)
+    return found
+
+
+def loops(items: list[Item]) -> list[str]:
+    """The axes of the loops, nested ones in brackets."""
+    found = []
+    for item in items:
+        if isinstance(item, For):
+            inner = loops(item.items)
+            found.append(f"{item.axis}[{' '.join(inner)}]" if inner else item.axis)
+    return found
+
+
+def axpy(x: Any, y: Any) -> Any:
+    return 2.0 * x + y
+
+
+def softmax(x: Any) -> Any:
+    e = tgc.exp(x - tgc.amax(x, axis=1, keepdims=True))
+    return e / tgc.sum(e, axis=1, keepdims=True)
+
+
+# --- loops ----------------------------------------------------------------------------------------
+
+
+def test_rows_are_three_passes_and_what_is_dear_is_kept() -> None:
+    items = nest(kernel_of(softmax, "f32[rows, cols]"))
+    assert loops(items) == ["r[c c c]"]
+    (rows,) = items
+    assert isinstance(rows, For)
+    _, sums, last = [i for i in rows.items if isinstance(i, For)]
+    assert any(isinstance(i, Keep) for i in sums.items)
+    assert any(isinstance(i, Recall) for i in last.items)
+    assert not any(isinstance(i, Load) for i in last.items), "exp(x - max) comes from scratch"
+
+
+def test_column_sums_go_along_the_rows() -> None:
+    """Memory is read in its order, with an accumulator per column."""
+    found = nest(kernel_of(lambda x: tgc.sum(x, axis=0), "f32[64, 1000]"))
+    assert loops(found)[0] == "r[c]"
+
+
+# --- vectors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [d.name for d in definitions.DEFINITIONS])
+def test_loops_run_on_vectors_without_calls(name: str) -> None:
+    definition = next(d for d in definitions.DEFINITIONS if d.name == name)
+    assembly = module_of(definition.function, *definition.specs).assembly()
+    kernel = assembly.split("_kernel", 1)[1].split(".call:")[0]
+    wide = re.findall(r"%[xyz]mm\d+|\bv\d+\.4s", kernel)
+    assert len(wide) > 20
+    called = set(re.findall(r"\bcall\w*\s+\*?([\w.@]+)", kernel))
+    assert not {c for c in called if re.match(r"(exp|log|tanh|erf|pow|sin|cos)f?\b", c)}, called
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_tail(size: int, rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(2, size)).astype(np.float32)
+    np.testing.assert_array_equal(tgc.jit(axpy, backend="native")(x, y), 2 * x + y)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 64), (65, 33), (2, 40000), (300, 1024)])
+def test_rows_of_any_length(shape: tuple[int, int], rng: np.random.Generator) -> None:
+    x = 10 * rng.normal(size=shape).astype(np.float32)
+    e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    want = e / e.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(tgc.jit(softmax, backend="native")(x), want, rtol=3e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "uint8", "int64", "bool"])
+def test_narrow_and_integer_types(dtype: str, rng: np.random.Generator) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    x, y = (rng.integers(0, 2 if dtype == "bool" else 50, 77).astype(kind) for _ in range(2))
+    f = lambda a, b: tgc.where(a > b, a, b)
+    np.testing.assert_array_equal(tgc.jit(f, backend="native")(x, y), np.where(x > y, x, y))
+
+
+def test_bfloat16_rounds_to_even_and_keeps_nan() -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    exact = np.array([1.0, 1.00390625, 1.01171875, 3.4e38, -0.0, 1e-40, np.inf, np.nan], "f4")
+    found = tgc.jit(lambda x: tgc.cast(x, "bfloat16"), backend="native")(np.tile(exact, 9))
+    np.testing.assert_array_equal(
+        found.astype("f4"), np.tile(exact, 9).astype(bfloat16).astype("f4")
+    )
+
+
+# --- memory and threads ---------------------------------------------------------------------------
+
+
+def test_results_do_not_depend_on_threads(rng: np.random.Generator) -> None:
+    x = rng.normal(size=1_500_000).astype(np.float32)
+    f = tgc.jit(lambda x: (tgc.sum(tgc.sin(x)), tgc.tanh(x)), backend="native")
+    with tgc.settings(threads=1):
+        total, mapped = f(x)
+    for threads in (2, 3):
+        with tgc.settings(threads=threads):
+            again, twice = f(x)
+        assert total == again
+        np.testing.assert_array_equal(mapped, twice)
+
+
+def test_large_outputs_stream_and_are_right(rng: np.random.Generator) -> None:
+    """Beyond the caches stores pass by them, where vectors start at multiples of 64 bytes."""
+    module = module_of(axpy, "f32[n]", "f32[n]")
+    streaming = native.Module(native.streaming_text(module.text)).assembly()
+    assert "vmovntps" in streaming or "movntps" in streaming or "x86" not in streaming
+    for shape in ((3_000_001,), (3001, 1001), (3008, 1024)):
+        x, y = rng.normal(size=(2, *shape)).astype(np.float32)
+        np.testing.assert_array_equal(tgc.jit(axpy, backend="native")(x, y), 2 * x + y)
+
+
+def test_no_load_or_store_leaves_its_array(rng: np.random.Generator) -> None:
+    """Arrays stand at the very end of readable memory: the next byte is a page that faults."""
+    import mmap
+
+    page = mmap.PAGESIZE
+    libc = pytest.importorskip("ctypes").CDLL(None, use_errno=True)
+    if not hasattr(libc, "mprotect"):
+        pytest.skip("no mprotect")
+    code = module_of(axpy, "f32[n]", "f32[n]")
+    for size in (1, 5, 33, 1000):
+        arrays = []
+        for _ in range(3):
+            memory = mmap.mmap(-1, 3 * page)
+            whole = np.frombuffer(memory, np.float32)
+            end = whole.ctypes.data + 2 * page
+            assert libc.mprotect(_pointer(end), page, 0) == 0
+            arrays.append(whole[2 * page // 4 - size : 2 * page // 4])
+        x, y, out = arrays
+        x[:], y[:] = rng.normal(size=(2, size))
+        kernel = next(iter(code.kernels.values()))
+        kernel(x, y, out, size, 0, 1)
+        np.testing.assert_array_equal(out, 2 * x + y)
+
+
+def _pointer(address: int) -> Any:
+    import ctypes
+
+    return ctypes.c_void_p(address)
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+def test_a_kernel_refuses_what_is_no_array() -> None:
+    module = module_of(axpy, "f32[n]", "f32[n]")
+    (kernel,) = module.kernels.values()
+    with pytest.raises(TypeError, match="number of arguments"):
+        kernel(np.zeros(3, "f4"))
+    with pytest.raises(TypeError, match="expected an array"):
+        kernel([1.0], np.zeros(1, "f4"), np.zeros(1, "f4"), 1, 0, 1)
+
+
+def test_object_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tgc.settings(cache_dir=tmp_path):
+        text = module_of(axpy, "f32[n]", "f32[n]").text
+        assert list(tmp_path.rglob("*.o"))
+        monkeypatch.setattr(native, "_optimised", lambda text: pytest.fail("compiled again"))
+        native.Module(text)
+        (kept,) = tmp_path.rglob("*.o")
+        kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+        with pytest.raises(pytest.fail.Exception):
+            native.Module(text)
+
+
+def test_source_is_deterministic() -> None:
+    one, two = (lowered(softmax, "f32[n, m]").source for _ in range(2))
+    assert one == two
+
+
+def test_what_it_cannot_do_runs_on_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tgc.codegen.native import instructions
+
+    def refuse(*_: Any) -> None:
+        raise BackendError("no such instruction")
+
+    monkeypatch.setattr(instructions, "_instruction", refuse)
+    f = tgc.jit(lambda x: x * 3 + 1)
+    np.testing.assert_array_equal(f(np.arange(5.0)), np.arange(5.0) * 3 + 1)
+    text = f.explain(np.arange(5.0))
+    assert "for numpy" in text and "no such instruction" in text
+
+
+def test_without_llvmlite_numpy_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "unavailable", lambda: "llvmlite is not installed")
+    x = np.arange(4.0)
+    np.testing.assert_array_equal(tgc.jit(lambda x: x + 1)(x), x + 1)
+    with pytest.raises(BackendError, match="llvmlite is not installed"):
+        tgc.jit(lambda x: x + 1, backend="native")(x)
+
+
+def test_poisoned_outputs_are_written_whole(rng: np.random.Generator) -> None:
+    plan = lowered(softmax, "f32[rows, cols]").plans[0]
+    x = rng.normal(size=(9, 45)).astype(np.float32)
+    (out,) = chain.Native(plan)(plan, [x])
+    assert np.isfinite(out).all()
+    np.testing.assert_allclose(out.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_kernels_run_beside_each_other(rng: np.random.Generator) -> None:
+    """The interpreter lock is not held: threads of the pool call the same kernel at once."""
+    module = module_of(axpy, "f32[n]", "f32[n]")
+    (kernel,) = module.kernels.values()
+    x, y = rng.normal(size=(2, 1 << 20)).astype(np.float32)
+    out = np.empty_like(x)
+    with tgc.settings(threads=4):
+        parallel(lambda low, high: kernel(x, y, out, x.size, low, high), 64)
+    np.testing.assert_array_equal(out, 2 * x + y)
