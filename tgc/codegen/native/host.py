@@ -107,6 +107,7 @@ def _grain(kernel: Kernel) -> int:
             cost += OPS[s.op].cost
         elif isinstance(s, Load | Store):
             nbytes += kernel.buffer(s.buffer).dtype.itemsize
-    elements = 1 << 14
+    blocks = [a.block for a in kernel.axes if a.kind == "grid"]
+    elements = blocks[0] if len(blocks) == 1 and isinstance(blocks[0], int) else 1 << 16
     per_program = elements * (cost * NS_PER_COST + nbytes * NS_PER_BYTE)
     return max(1, round(THREAD_NS / max(per_program, 1.0)))

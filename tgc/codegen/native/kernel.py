@@ -265,8 +265,7 @@ class _Writer:
         for axis in reversed(axes):
             strides.append(count)
             count = self.addresses.product(count, self._length(axis))
-        kind = memory_type(dtype)
-        pointer = self.f.put(f"{name}.all", f"alloca {kind}, i64 {count}, align 64", once=True)
+        pointer = self.f.memory(name, self.addresses.product(count, str(dtype.itemsize)))
         self.arrays[name] = _Array(pointer, dtype, axes, tuple(reversed(strides)), count)
         return self.arrays[name]
 

@@ -101,6 +101,7 @@ class Function:
     entry: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     declared: set[str] = field(default_factory=set)
+    _memory: list[str] = field(default_factory=list)
     _used: Counter[str] = field(default_factory=Counter)
 
     def fresh(self, stem: str) -> str:
@@ -119,6 +120,12 @@ class Function:
 
     def do(self, instruction: str, *, once: bool = False) -> None:
         (self.entry if once else self.lines).append(f"  {instruction}")
+
+    def memory(self, stem: str, size: str) -> str:
+        """A pointer to `size` bytes for as long as the function runs. Not of the stack: threads have small ones."""
+        self.declared |= {"declare noalias ptr @malloc(i64)", "declare void @free(ptr)"}
+        self._memory.append(self.put(f"{stem}.all", f"call ptr @malloc(i64 {size})", once=True))
+        return self._memory[-1]
 
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")
@@ -175,6 +182,7 @@ class Function:
                 "  br label %begin",
                 "begin:",
                 *self.lines,
+                *(f"  call void @free(ptr {pointer})" for pointer in self._memory),
                 "  ret void",
                 "}",
             ]
