@@ -100,3 +100,8 @@ def test_example_without_torch(name: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert result.stdout
+
+
+def test_adamw() -> None:
+    first, last = run_main("adamw")
+    assert last < first / 1000

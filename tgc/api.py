@@ -36,6 +36,7 @@ class Compiled(Dispatcher):
         precision: str = "fused",
         fast_math: bool = False,
         static_argnames: Sequence[str] = (),
+        donate_argnames: Sequence[str] = (),
     ) -> None:
         if not callable(function):
             raise TypeError(f"tgc.jit takes a function, not {type(function).__name__}")
@@ -43,9 +44,14 @@ class Compiled(Dispatcher):
             raise _no_backend(backend)
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
-        names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
         self.pipeline = Pipeline(precision, fast_math)
-        super().__init__(function, self.pipeline, backend=backend, static_argnames=names)
+        super().__init__(
+            function,
+            self.pipeline,
+            backend=backend,
+            static_argnames=_names(static_argnames),
+            donate_argnames=_names(donate_argnames),
+        )
         functools.update_wrapper(self, function, updated=())
 
     @overload
@@ -75,7 +81,13 @@ class Compiled(Dispatcher):
             backend: "numpy", "native" or "triton"; default: by the target or the arguments.
             target: "numpy", or a GPU architecture such as "sm_90" or "gfx942"; no such GPU has to be there.
         """
-        traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
+        traced = trace(
+            self.function,
+            args,
+            kwargs,
+            static_argnames=self.static_argnames,
+            donate_argnames=self.donate_argnames,
+        )
         values = [*traced.values, *traced.captured]
         where = _target(values, backend or (None if target else self.backend), target)
         numbers = tuple(a.name for a in traced.abstracts if a.container == "scalar")
@@ -133,6 +145,7 @@ def jit(
     precision: str = ...,
     fast_math: bool = ...,
     static_argnames: Sequence[str] = ...,
+    donate_argnames: Sequence[str] = ...,
 ) -> Callable[[Callable[..., Any]], Compiled]: ...
 
 
@@ -145,10 +158,17 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
             "eager" rounds after each operation, as torch does.
         fast_math: allow rewrites that change results for NaN, infinities and signed zeros.
         static_argnames: arguments whose values are part of the program; each value is compiled by itself.
+        donate_argnames: arguments whose arrays are overwritten: each takes the first result of its shape and dtype that
+            no earlier one took, and is returned in its place, so that `p = step(p, g)` updates p itself. An argument
+            that shares memory with another, is not contiguous, or requires a gradient in grad mode, is refused.
     """
     if function is None:
         return functools.partial(Compiled, **options)
     return Compiled(function, **options)
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 set_eager(jit)  # tgc.exp(x) outside a trace is a compiled function of its own

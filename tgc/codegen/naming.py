@@ -111,11 +111,24 @@ def module_title(plans: Sequence[Plan], width: int) -> str:
     return title if len(title) <= width else title[: width - 3] + "..."
 
 
+def written_back(plan: Plan, names: Mapping[str, str], copy: str) -> list[str]:
+    """The lines that copy results into donated inputs, by a template, where no kernel stored them there."""
+    return [
+        copy.format(names[given], names[output])
+        for given, output in plan.writes
+        if plan.buffer(output).alias != given
+    ]
+
+
 def returned(plan: Plan, names: Mapping[str, str], copy: str) -> list[str]:
     """What a host function returns: every result an array of its own, though it equal an input or another result."""
+    written = {output: given for given, output in plan.writes}
     seen = set(plan.inputs)
     texts = []
     for name in plan.outputs:
+        if name in written:
+            texts.append(names[written[name]])
+            continue
         again = name in seen and plan.buffer(name).role != "scalar"
         texts.append(f"{names[name]}.{copy}()" if again else names[name])
         seen.add(name)

@@ -66,7 +66,8 @@ class Axis:
 class Buffer:
     """Memory: `role` is "in", "out", "partial" (staged between kernels), "scratch" or "scalar" (a by-value number).
 
-    `strides` are in elements. `name` is the user's where there is one.
+    `strides` are in elements. `name` is the user's where there is one. `alias`: the input in whose memory an output
+    lies. The kernel that stores it reads of the input, if anything, the element it overwrites; its stores come last.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Buffer:
     shape: tuple[Dim, ...]
     strides: tuple[Dim, ...]
     role: str
+    alias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,9 @@ class Binding:
 class Plan:
     """A host function: takes `inputs`, allocates every other buffer, runs `steps`, returns `outputs`.
 
-    `outputs` name buffers, in order, and may repeat. A buffer is out (returned), partial or scratch (freed).
+    `outputs` name buffers, in order, and may repeat. A buffer is out (returned), partial or scratch (freed). `writes`
+    are donated inputs, each with the output it holds at the end: it is returned in the output's place. An output whose
+    `alias` it is was stored there; any other is copied into it when all steps have run.
     """
 
     name: str
@@ -265,6 +269,7 @@ class Plan:
     bindings: tuple[Binding, ...]
     steps: tuple[Step, ...]
     guards: tuple[Guard, ...] = ()
+    writes: tuple[tuple[str, str], ...] = ()
 
     def buffer(self, name: str) -> Buffer:
         return next(b for b in self.buffers if b.name == name)

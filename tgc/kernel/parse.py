@@ -63,6 +63,7 @@ def parse_plan(text: str) -> Plan:
     buffers: list[Buffer] = []
     bindings: list[Binding] = []
     guards: list[Guard] = []
+    writes: list[tuple[str, str]] = []
     steps: list[Step] = []
     while lines.depth() == 1:
         word = lines.peek()
@@ -70,13 +71,24 @@ def parse_plan(text: str) -> Plan:
             buffers.append(_buffer(_Words(lines.take())))
         elif word == "size":
             bindings.append(_binding(_Words(lines.take())))
+        elif word == "write":
+            writes.append(_write(_Words(lines.take())))
         elif word == "guard":
             guards.append(_guard(_Words(lines.take())))
         elif word == "matmul":
             steps.append(_matmul(_Words(lines.take())))
         else:
             steps.append(Launch(_kernel(lines, buffers, 1)))
-    return Plan(name, inputs, outputs, tuple(buffers), tuple(bindings), tuple(steps), tuple(guards))
+    return Plan(
+        name,
+        inputs,
+        outputs,
+        tuple(buffers),
+        tuple(bindings),
+        tuple(steps),
+        tuple(guards),
+        tuple(writes),
+    )
 
 
 def parse_kernel(text: str) -> Kernel:
@@ -298,7 +310,16 @@ def _buffer(words: _Words) -> Buffer:
     words.expect(":")
     dtype, shape = words.dtype(), words.dims()
     words.expect("strides")
-    return Buffer(name, dtype, shape, words.dims(), role)
+    strides = words.dims()
+    alias = words.name() if words.accept("in") else None
+    return Buffer(name, dtype, shape, strides, role, alias)
+
+
+def _write(words: _Words) -> tuple[str, str]:
+    words.expect("write")
+    given = words.name()
+    words.expect("=")
+    return given, words.name()
 
 
 def _binding(words: _Words) -> Binding:

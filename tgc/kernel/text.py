@@ -59,6 +59,7 @@ def print_plan(plan: Plan) -> str:
     lines += [INDENT + _buffer(b) for b in plan.buffers]
     lines += [INDENT + _binding(b) for b in plan.bindings]
     lines += [INDENT + _guard(g) for g in plan.guards]
+    lines += [f"{INDENT}write {given} = {output}" for given, output in plan.writes]
     for step in plan.steps:
         if isinstance(step, Launch):
             lines += _kernel(step.kernel, plan.buffers, INDENT)
@@ -76,7 +77,8 @@ def print_kernel(kernel: Kernel) -> str:
 
 
 def _buffer(b: Buffer) -> str:
-    return f"{b.role} {b.name}: {b.dtype.short}{_dims(b.shape)} strides {_dims(b.strides)}"
+    alias = "" if b.alias is None else f" in {b.alias}"
+    return f"{b.role} {b.name}: {b.dtype.short}{_dims(b.shape)} strides {_dims(b.strides)}{alias}"
 
 
 def _dims(dims: tuple[Dim, ...]) -> str:

@@ -33,7 +33,14 @@ from tgc.kernel.ir import (
     Store,
 )
 from tgc.kernel.text import print_body
-from tgc.kernel.walk import executions, gathered, index_axes, index_programs, outer_axes
+from tgc.kernel.walk import (
+    executions,
+    gathered,
+    index_axes,
+    index_programs,
+    may_overwrite,
+    outer_axes,
+)
 
 READ_ONLY = ("in", "scalar")
 
@@ -110,6 +117,13 @@ def _steps(plan: Plan, known: dict[str, Buffer], bound: set[str], stage: str) ->
         written |= set(writes)
     for name in plan.outputs:
         _plan_rule(name in written, plan, stage, f"the output {name} is never written")
+    aliases = {b.name: b.alias for b in plan.buffers if b.alias is not None}
+    for name, alias in aliases.items():
+        donated = (alias, name) in plan.writes
+        _plan_rule(donated, plan, stage, f"{name} lies in {alias}, which is not donated to it")
+    for given, name in plan.writes:
+        fits = given in plan.inputs and name in plan.outputs
+        _plan_rule(fits, plan, stage, f"{given} holds {name}, which is no output")
 
 
 def _plan_rule(holds: bool, plan: Plan, stage: str, message: str) -> None:
@@ -152,6 +166,9 @@ class _Check:
         for buffer in self.kernel.buffers:
             if buffer.role not in READ_ONLY and buffer.name in self.stored:
                 self._covered(buffer)
+            if buffer.alias is not None:
+                fits = may_overwrite(self.kernel, buffer.alias, buffer.name)
+                self.rule(fits, f"{buffer.name} overwrites {buffer.alias}, which is still read")
 
     # --- messages ---
 

@@ -8,9 +8,11 @@ from tgc.ir.sizes import Dim, cdiv, product
 from tgc.kernel.ir import (
     Gathered,
     Index,
+    Iota,
     Kernel,
     Load,
     Loop,
+    Op,
     Program,
     Quotient,
     Remainder,
@@ -79,3 +81,17 @@ def accesses(kernel: Kernel) -> Iterator[tuple[Load | Store, tuple[str, ...]]]:
     for s, loops in statements(kernel.body):
         if isinstance(s, Load | Store):
             yield s, loops
+
+
+def may_overwrite(kernel: Kernel, given: str, output: str) -> bool:
+    """Whether a kernel may store `output` where `given` lies: a map that reads only the elements it then overwrites."""
+    if not all(isinstance(s, Load | Iota | Op | Store) for s in kernel.body):
+        return False
+    stores = [s for s in kernel.body if isinstance(s, Store)]
+    loads = [s for s in kernel.body if isinstance(s, Load) and s.buffer == given]
+    own = [s for s in stores if s.buffer == output]
+    names = {s.name for s in loads}
+    if len(own) != 1 or any(s.value in names for s in stores):
+        return False  # or another output is the input itself
+    everywhere = {a.name for a in kernel.axes if a.extent != 1} <= set(own[0].axes)
+    return everywhere and all(s.index == own[0].index and s.mask is None for s in loads)

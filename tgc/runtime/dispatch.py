@@ -24,6 +24,7 @@ from tgc import trees
 from tgc.runtime.build import module_of
 from tgc.runtime.cache import Entry, key_of
 from tgc.runtime.captures import Get, Guards, Same, Scalar, getter_of
+from tgc.runtime.donation import check_donated, donating
 from tgc.runtime.guarded import MISS, Guarded, Prepared, guarded
 from tgc.runtime.program import Compiler, Program, Slot, shape_of
 from tgc.runtime.runners import Results, Runner, runner_of, separate
@@ -89,9 +90,10 @@ class Dispatcher:
         *,
         backend: str | None = None,
         static_argnames: tuple[str, ...] = (),
+        donate_argnames: tuple[str, ...] = (),
     ) -> None:
         self.function, self.compiler, self.backend = function, compiler, backend
-        self.static_argnames = static_argnames
+        self.static_argnames, self.donate_argnames = static_argnames, donate_argnames
         self._parameters = _parameters(function) if static_argnames else ()
         self._memo: dict[Any, _Entry] = {}
         self._recent: tuple[Guarded, ...] = ()
@@ -248,17 +250,19 @@ class Dispatcher:
             )
         leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
         container = container_of_all([leaves[i] for i in record.inputs])
-        entry = _Entry(
-            runner_of(
-                record.program,
-                record.inputs,
-                record.results,
-                leaves,
-                container,
-                self.backend,
-                draws=record.draws,
-            )
+        donated, names = record.results.donated, [a.name for a in record.abstracts]
+        if donated:
+            check_donated(donated, [leaves[i] for i in record.inputs], names)
+        run = runner_of(
+            record.program,
+            record.inputs,
+            record.results,
+            leaves,
+            container,
+            self.backend,
+            draws=record.draws,
         )
+        entry = _Entry(donating(run, record.inputs, donated, names) if donated else run)
         if len(self._memo) >= _MEMO_LIMIT:
             self._memo.clear()
         self._memo[self._key(leaves, definition, args, kwargs)] = entry
@@ -284,7 +288,13 @@ class Dispatcher:
     def _trace(
         self, signature: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
     ) -> Record:
-        traced = trace(self.function, args, kwargs, static_argnames=self.static_argnames)
+        traced = trace(
+            self.function,
+            args,
+            kwargs,
+            static_argnames=self.static_argnames,
+            donate_argnames=self.donate_argnames,
+        )
         inputs = [*traced.places, *self._capture(traced.captured, leaves)]
         program, results = program_of(traced, self.compiler)
         captured = tuple(map(_loose, traced.captured))

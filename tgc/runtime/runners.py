@@ -29,11 +29,13 @@ class Results:
 
     Per leaf of `tree`: ("output", j) of the program, or input i as it came, ("input", i), or copied, ("copy", i).
     Per output of the program: whether it is a "torch" tensor, a "numpy" array or a "scalar", a Python number.
+    `donated`: the inputs that hold an output after the call.
     """
 
     tree: trees.TreeDef
     leaves: tuple[tuple[str, int], ...]
     containers: tuple[str, ...]
+    donated: tuple[int, ...] = ()
 
 
 def separate(
@@ -41,9 +43,11 @@ def separate(
 ) -> tuple[tuple[Node, ...], Results]:
     """The outputs that must be computed, each once, and how the result is made of them and of inputs passed through.
 
-    An input that is returned is the argument itself, as in the plain function.
+    An input that is returned is the argument itself, as in the plain function; so is a donated one, in the place of
+    the output it receives.
     """
     same = {k for k, leaf in graph.aliases if graph.outputs[k] is leaf}
+    written = {value: ("input", graph.inputs.index(leaf)) for leaf, value in graph.writes}
     computed: dict[tuple[Node, str], int] = {}
     leaves: list[tuple[str, int]] = []
     for k, node in enumerate(graph.outputs):
@@ -51,9 +55,10 @@ def separate(
             leaves.append(("input" if k in same else "copy", graph.inputs.index(node)))
         else:
             place = computed.setdefault((node, containers[k]), len(computed))
-            leaves.append(("output", place))
+            leaves.append(written.get(node) or ("output", place))
     kinds = tuple(container for _, container in computed)
-    return tuple(node for node, _ in computed), Results(tree, tuple(leaves), kinds)
+    donated = tuple(graph.inputs.index(leaf) for leaf, _ in graph.writes)
+    return tuple(node for node, _ in computed), Results(tree, tuple(leaves), kinds, donated)
 
 
 def runner_of(

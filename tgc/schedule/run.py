@@ -33,6 +33,7 @@ from tgc.kernel.ir import (
 )
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
+from tgc.schedule.donation import donate
 from tgc.schedule.facts import Facts
 from tgc.schedule.formula import formula
 from tgc.schedule.lower import Placed
@@ -84,7 +85,7 @@ def schedule(
     if target.backend == "triton":
         _ask_offsets([p.buffer for p in partition.placed.values()], facts)
     memory = [p.buffer for where in (partition.placed, partition.staged) for p in where.values()]
-    return Plan(
+    plan = Plan(
         name,
         tuple(b.name for b in buffers.values()),
         tuple(partition.placed[o].buffer.name for o in graph.outputs),
@@ -93,6 +94,10 @@ def schedule(
         tuple(steps),
         facts.guards(),
     )
+    if not graph.writes:
+        return plan
+    places = {node: placed.buffer.name for node, placed in partition.placed.items()}
+    return donate(plan, {places[leaf]: places[value] for leaf, value in graph.writes})
 
 
 def _ask_offsets(buffers: Sequence[Buffer], facts: Facts) -> None:

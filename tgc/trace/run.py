@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+import numpy as np
+
 from tgc import trees
-from tgc.errors import DTypeError, TraceError
+from tgc.errors import DTypeError, MutationError, TraceError
 from tgc.ir.dtypes import int64
 from tgc.ir.nodes import (
     Call,
@@ -85,8 +87,12 @@ def trace(
     kwargs: dict[str, Any] | None = None,
     *,
     static_argnames: Iterable[str] = (),
+    donate_argnames: Iterable[str] = (),
 ) -> Traced:
     """Trace `fn` for arguments like these: arrays, tensors, numbers, trees of them, or specs.
+
+    The graph's writes are the arrays of the arguments `donate_argnames`, each with the first result of its type and
+    shape that no earlier one receives.
 
     Raises:
         TraceError: the function branches on data, or a trace is in progress.
@@ -96,7 +102,14 @@ def trace(
         raise TraceError("trace() inside a trace")
     given: dict[str, Dim] = {}
     for _ in range(MAX_RESTARTS):
-        attempt = _Attempt(fn, tuple(args), dict(kwargs or {}), frozenset(static_argnames), given)
+        attempt = _Attempt(
+            fn,
+            tuple(args),
+            dict(kwargs or {}),
+            frozenset(static_argnames),
+            frozenset(donate_argnames),
+            given,
+        )
         try:
             return attempt.run()
         except Restart as restart:
@@ -116,12 +129,15 @@ class _Attempt:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         static: frozenset[str],
+        donate: frozenset[str],
         given: dict[str, Dim],
     ) -> None:
         self.fn, self.args, self.kwargs, self.static = fn, args, kwargs, static
         names = parameter_names(fn, args, kwargs)
         self.trace = Trace(code_of(fn), set(names), given)
         self.names = names
+        self.donate = donate
+        self.donated: list[Leaf] = []
         self.places: list[int] = []
         self.values: list[Any] = []
 
@@ -150,7 +166,10 @@ class _Attempt:
             paths = trees.paths(definition.children[0], name)
             made = []
             for leaf, path in zip(leaves, paths):
-                made.append(leaf if name in self.static else self._argument(leaf, path, position))
+                value = leaf if name in self.static else self._argument(leaf, path, position)
+                if name in self.donate and _is_memory(leaf):
+                    self.donated.append(value.node)
+                made.append(value)
                 position += 1
             out.append(trees.unflatten(definition, made)[0])
         count = len(self.args)
@@ -203,7 +222,10 @@ class _Attempt:
             assert isinstance(trace.seed.source, Input)
             trace.leaves.append(trace.seed)
             trace.abstracts.append(Abstract(trace.seed.source.name, int64, (), "scalar"))
-        graph = trace.builder.graph(_name(self.fn), tuple(trace.leaves), nodes, aliases=aliases)
+        writes = _donations(self.donated, nodes)
+        graph = trace.builder.graph(
+            _name(self.fn), tuple(trace.leaves), nodes, aliases=aliases, writes=writes
+        )
         used = {
             name: hint for name, hint in trace.sizes.hints.items() if name not in trace.sizes.given
         }
@@ -221,6 +243,34 @@ class _Attempt:
             trace.asked_for_gradient,
             trace.seed is not None,
         )
+
+
+def _is_memory(leaf: object) -> bool:
+    """Whether a donated leaf has memory: numbers, numpy's scalars among them, have not."""
+    return container_of(leaf) in ("torch", "numpy", "spec") and not isinstance(leaf, np.generic)
+
+
+def _donations(donated: Sequence[Leaf], outputs: Sequence[Node]) -> tuple[tuple[Leaf, Node], ...]:
+    """Each donated input with the result that takes its memory, in order.
+
+    Raises:
+        MutationError: nothing of its type and shape is left.
+    """
+    free = [node for node in dict.fromkeys(outputs) if not isinstance(node, Leaf)]
+    found: list[tuple[Leaf, Node]] = []
+    for leaf in donated:
+        if leaf in outputs:
+            continue  # it is returned as it came
+        match = next((n for n in free if (n.dtype, n.shape) == (leaf.dtype, leaf.shape)), None)
+        if match is None:
+            assert isinstance(leaf.source, Input)
+            raise MutationError(
+                f"no result takes the memory of the donated argument {leaf.source.name}",
+                hint="return a value of its shape and dtype, or do not donate it",
+            )
+        free.remove(match)
+        found.append((leaf, match))
+    return tuple(found)
 
 
 def inline(graph: Graph, arguments: Sequence[Tracer]) -> tuple[Tracer, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tgc.codegen.naming import Names, returned, size_operand, size_text
+from tgc.codegen.naming import Names, returned, size_operand, size_text, written_back
 from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.host import _bind, _name_counts, _shape, _symbols, emit_matmul
@@ -43,7 +43,9 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
     counts = _name_counts(plan, names, sizes)
     lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
     for b in plan.buffers:
-        if b.role not in ("in", "scalar"):
+        if b.alias is not None:
+            lines.append(f"{buffers[b.name]} = {buffers[b.alias]}")
+        elif b.role not in ("in", "scalar"):
             shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
             lines.append(f"{buffers[b.name]} = empty({shape}, {dtype_text(b.dtype)})")
     for position, step in enumerate(plan.steps):
@@ -53,6 +55,7 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
         kernel = step.kernel
         args = [*(buffers[b.name] for b in kernel.buffers), *(sizes[s] for s in kernel.sizes)]
         lines += _launch(launched[position], args, buffers, sizes, names)
+    lines += written_back(plan, buffers, "{0}[...] = {1}")
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
     params = [buffers[i] for i in plan.inputs] + [f"{sizes[name]}=None" for name in given]

@@ -103,8 +103,10 @@ class _Writer:
         f, kernel = self.f, self.kernel
         self.addresses = Addresses(f)
         parameters = []
+        shared = {b.name for b in kernel.buffers if b.alias} | {b.alias for b in kernel.buffers}
         for b in kernel.buffers:
-            kind = "ptr noalias" if b.role != "scalar" else "double" if b.dtype.is_float else "i64"
+            own = "ptr" if b.name in shared else "ptr noalias"
+            kind = own if b.role != "scalar" else "double" if b.dtype.is_float else "i64"
             parameters.append(f"{kind} %{f.fresh(b.name)}")
         for name in kernel.sizes:
             parameters.append(f"i64 %{f.fresh(name)}")

@@ -13,7 +13,7 @@ from tgc.codegen.naming import Names, size_text
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
-from tgc.codegen.numpy.liveness import Liveness, Value, analyse, statements
+from tgc.codegen.numpy.liveness import Liveness, Value, analyse, last_read, statements
 from tgc.codegen.numpy.padding import Padded, needed, padding, restates
 from tgc.codegen.numpy.products import sums_of_products
 from tgc.codegen.numpy.slots import Lender, Place, Slots
@@ -184,6 +184,7 @@ class Body:
             closes = self.live.folds.get(name, value.made)
             strict = not isinstance(value.by, Op) or value.by.op == "where"
             head = value.loops[-1] if value.loops else -1
+            head = max(head, last_read(self.live, self.kernel.buffer(store.buffer).alias) + 1)
             place = Place(array.name, value.dtype, array.layout)
             if array.layout:
                 self.slots.lenders.append(Lender(place, head, closes, value.loops, strict))

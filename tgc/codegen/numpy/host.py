@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tgc.codegen.naming import Names, returned, size_text
+from tgc.codegen.naming import Names, returned, size_text, written_back
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
@@ -30,7 +30,9 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
     counts = _name_counts(plan, names, sizes)
     lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
     for b in plan.buffers:
-        if b.role not in ("in", "scalar"):
+        if b.alias is not None:
+            lines.append(f"{buffers[b.name]} = {buffers[b.alias]}")
+        elif b.role not in ("in", "scalar"):
             shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
             new = "np.empty" if all(isinstance(d, int) for d in b.shape) else "empty"
             lines.append(f"{buffers[b.name]} = {new}({shape}, {dtype_text(b.dtype)})")
@@ -41,6 +43,7 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
             lines.append(f"{kernel_names[position]}({', '.join(args)})")
         else:
             lines.append(emit_matmul(step, plan, buffers))
+    lines += written_back(plan, buffers, "{0}[...] = {1}")
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
     params = [buffers[i] for i in plan.inputs]

@@ -98,9 +98,28 @@ def analyse(kernel: Kernel, may_write_early: Callable[[Store, Value], bool]) -> 
     for s, _, loops in placed:
         if isinstance(s, Store) and isinstance(s.value, str) and s.buffer not in loaded:
             value = live.values[s.value]
-            if s.value not in live.direct and value.loops == loops and may_write_early(s, value):
+            if s.value in live.direct or value.loops != loops:
+                continue
+            if _is_free(live, kernel, s.buffer, value) and may_write_early(s, value):
                 live.direct[s.value] = s
     return live
+
+
+def last_read(live: Liveness, buffer: str | None) -> int:
+    """The number of the last use of what is loaded from a buffer, -1 if nothing is."""
+    loads = (v for v in live.values.values() if isinstance(v.by, Load) and v.by.buffer == buffer)
+    return max((v.last for v in loads), default=-1)
+
+
+def _reads_in_place(value: Value) -> bool:
+    """Whether what makes a value may read an operand from the array it writes: ufuncs do, copies in turn do not."""
+    return isinstance(value.by, Op) and value.by.op not in ("where", "cast")
+
+
+def _is_free(live: Liveness, kernel: Kernel, buffer: str, value: Value) -> bool:
+    """Whether nothing that lies where an output is stored is still wanted when its value is made."""
+    last = last_read(live, kernel.buffer(buffer).alias)
+    return last < value.made or (last == value.made and _reads_in_place(value))
 
 
 def statements(body: tuple[Statement, ...]) -> list[Statement]:

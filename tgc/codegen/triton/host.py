@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tgc.codegen.naming import Names, identifier, returned
+from tgc.codegen.naming import Names, identifier, returned, written_back
 from tgc.codegen.triton.expressions import WIDTH, dim, filled, subsizes, text, wrapped
 from tgc.codegen.triton.launch import Launch
 from tgc.codegen.triton.parameters import program_count
@@ -44,6 +44,8 @@ class HostWriter:
             if not self._made_by_library(buffer):
                 self._allocate(buffer)
         self._run()
+        for line in written_back(self.plan, self.buffers, "{0}.copy_({1})"):
+            self._line(line)
         outputs = returned(self.plan, self.buffers, "clone")
         self._line(f"return {_tuple(outputs)}")
         return "\n".join(self.lines) + "\n"
@@ -146,6 +148,9 @@ class HostWriter:
         return f"{self.buffers[tensors[0].name]}.device" if tensors else '"cuda"'
 
     def _allocate(self, buffer: Buffer) -> None:
+        if buffer.alias is not None:
+            self._line(f"{self.buffers[buffer.name]} = {self.buffers[buffer.alias]}")
+            return
         dtype, device = torch_type(buffer.dtype), self._device()
         options = f"dtype={dtype}, device={device}"
         shape = _tuple([self._size(d) for d in buffer.shape])
