@@ -69,7 +69,8 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
 def _held(plan: Plan) -> set[str]:
     """The inputs the host function itself reads, so that the address of their memory is not enough."""
     products = [step for step in plan.steps if not isinstance(step, Launch)]
-    return {*plan.outputs, *(name for step in products for name in (step.a, step.b))}
+    donated = (given for given, _ in plan.writes)
+    return {*plan.outputs, *donated, *(name for step in products for name in (step.a, step.b))}
 
 
 def _launch(
