@@ -35,7 +35,7 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i
         np.add(t0_i, t1_i, out=t1_i)
         np.multiply(logit_i, target_i, out=t0_i)
         np.subtract(t1_i, t0_i, out=t0_i)
-        partial = np.add(partial, np.add.reduce(t0_i))
+        partial = np.add(partial, np.einsum("i->", t0_i))
     total_partial[...] = partial
 
 
@@ -60,7 +60,7 @@ def bce_with_logits_kernel_1(out, total_partial, n):
     # out = sum(clamp_min(logit, 0) + log1p(exp(-abs(logit))) - logit * target, axis=0) / n
     n_f32 = np.array(n, np.float32)
     # definitions.py:66: return tgc.mean(tgc.log(1.0 + tgc.exp(logit)) - tgc.stop_gradient(target) * logit)
-    sum_ = np.add.reduce(total_partial)
+    sum_ = np.einsum("i->", total_partial)
     div = np.divide(sum_, n_f32)
     out[...] = div
 

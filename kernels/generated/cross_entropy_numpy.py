@@ -18,26 +18,52 @@ c_0 = np.array(0.0, np.float32)
 c_0_i64 = np.array(0, np.int64)
 
 
+def fill_bits(condition, out):
+    """All bits of `out` set where the condition holds, none elsewhere."""
+    np.copyto(out, condition)
+    np.negative(out, out=out)
+
+
+def select(bits, yes, no, out):
+    """`yes` where bits are set, else `no`: by branches it would take ten times as long."""
+    mine, no = out.view(bits.dtype), no.view(bits.dtype)
+    np.bitwise_xor(yes.view(bits.dtype), no, out=mine)
+    np.bitwise_and(mine, bits, out=mine)
+    np.bitwise_xor(mine, no, out=mine)
+
+
+def select_or_zero(bits, yes, out):
+    """`yes` where bits are set, else 0."""
+    np.bitwise_and(yes.view(bits.dtype), bits, out=out.view(bits.dtype))
+
+
+def fold_columns(ufunc, x):
+    """Fold the last axis and keep it; short rows transposed, for which numpy's loop is faster."""
+    if 1 < x.shape[1] <= 64 and x.shape[0] > 64:
+        return ufunc.reduce(x.T.copy(), axis=0)[:, None]
+    return ufunc.reduce(x, axis=1, keepdims=True)
+
+
 def cross_entropy_kernel_0_block(
-    logits, label, where, row_sum, total_partial, k, t0, flag0, i_lo, i_hi, cols_i64, cols
+    logits, label, where, row_sum, total_partial, k, t0, flag0, k0, i_lo, i_hi, cols_i64, cols
 ):
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     partial = c_0[()]
-    for i0 in range(i_lo, i_hi, (131071 // cols) + 1):
-        i1 = min(i0 + (131071 // cols) + 1, i_hi)
+    for i0 in range(i_lo, i_hi, -(-131072 // cols)):
+        i1 = min(i0 + -(-131072 // cols), i_hi)
         logits_i = logits[i0:i1]
         where_i = where[i0:i1]
         t0_i = t0[:i1 - i0]
         row_sum_i = row_sum[i0:i1]
         label_i = label[i0:i1]
         flag0_i = flag0[:i1 - i0]
-        max_ = np.maximum.reduce(logits_i, axis=1, keepdims=True)
+        k0_i = k0[:i1 - i0]
+        max_ = fold_columns(np.maximum, logits_i)
         isinf = np.isinf(max_)
-        np.copyto(where_i, max_)
-        np.copyto(where_i, c_0, where=isinf)
+        select(-np.asarray(isinf, np.int32), c_0, max_, where_i)
         np.subtract(logits_i, where_i, out=t0_i)
         np.exp(t0_i, out=t0_i)
-        np.add.reduce(t0_i, axis=1, keepdims=True, out=row_sum_i)
+        row_sum_i[...] = np.einsum("rc->r", t0_i)[:, None]
         log = np.log(row_sum_i)
         add = np.add(where_i, log)
         # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
@@ -45,9 +71,9 @@ def cross_entropy_kernel_0_block(
         add_1 = np.add(label_i, cols_i64)
         where_2 = np.where(lt, add_1, label_i)
         np.equal(k, where_2, out=flag0_i)
-        np.copyto(t0_i, c_0)
-        np.copyto(t0_i, logits_i, where=flag0_i)
-        logits_value_1 = np.add.reduce(t0_i, axis=1, keepdims=True)
+        fill_bits(flag0_i, k0_i)
+        select_or_zero(k0_i, logits_i, t0_i)
+        logits_value_1 = np.einsum("rc->r", t0_i)[:, None]
         # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
         sub_1 = np.subtract(add, logits_value_1)
         partial = np.add(partial, np.add.reduce(sub_1, axis=None))
@@ -63,27 +89,28 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     label = label[:, None]
     k = np.arange(cols)
     cols_i64 = np.array(cols, np.int64)
-    i_step = -(-rows // 64)
+    i_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, (131071 // cols) + 1), cols), np.float32)
-        flag0 = empty((min(rows, (131071 // cols) + 1), cols), np.bool_)
+        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        flag0 = empty((min(rows, -(-131072 // cols)), cols), np.bool_)
+        k0 = empty((min(rows, -(-131072 // cols)), cols), np.int32)
         for i_program in range(first, last):
             i_lo = i_program * i_step
             i_hi = min(i_lo + i_step, rows)
             cross_entropy_kernel_0_block(
-                logits, label, where, row_sum, total_partial[i_program, ...], k, t0, flag0, i_lo,
-                i_hi, cols_i64, cols
+                logits, label, where, row_sum, total_partial[i_program, ...], k, t0, flag0, k0,
+                i_lo, i_hi, cols_i64, cols
             )
 
     parallel(blocks, -(-rows // i_step), 1 + 294000 // (i_step * cols))
 
 
-def cross_entropy_kernel_1(out, total_partial, rows):
+def cross_entropy_kernel_1(out, total_partial, cols, rows):
     # out = sum(where + log(row_sum) - chosen, axis=0) / rows
     rows_f32 = np.array(rows, np.float32)
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
-    sum_ = np.add.reduce(total_partial)
+    sum_ = np.einsum("i->", total_partial)
     div = np.divide(sum_, rows_f32)
     out[...] = div
 
@@ -91,18 +118,18 @@ def cross_entropy_kernel_1(out, total_partial, rows):
 @np.errstate(all="ignore")
 def cross_entropy(logits, label):
     rows, cols = logits.shape
-    programs = -(-rows // (-(-rows // 64)))
+    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     out = np.empty((), np.float32)
     where = empty(rows, np.float32)
     row_sum = empty(rows, np.float32)
     total_partial = empty(programs, np.float32)
     cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, rows)
-    cross_entropy_kernel_1(out, total_partial, rows)
+    cross_entropy_kernel_1(out, total_partial, cols, rows)
     return (out, where, row_sum)
 
 
 def cross_entropy_backward_kernel_block(
-    logits, label, where, row_sum, g, d_logits, c, flag0, t0, cols_i64, rows_f32
+    logits, label, where, row_sum, g, d_logits, c, flag0, k0, t0, cols_i64, rows_f32
 ):
     # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
     lt = np.less(label, c_0_i64)
@@ -113,8 +140,8 @@ def cross_entropy_backward_kernel_block(
     div = np.divide(g, rows_f32)
     neg = np.negative(div)
     # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-    np.copyto(d_logits, c_0)
-    np.copyto(d_logits, neg, where=flag0)
+    fill_bits(flag0, k0)
+    select_or_zero(k0, neg, d_logits)
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     np.subtract(logits, where, out=t0)
     np.exp(t0, out=t0)
@@ -132,23 +159,25 @@ def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, co
     c = np.arange(cols)
     cols_i64 = np.array(cols, np.int64)
     rows_f32 = np.array(rows, np.float32)
-    r_step = (131071 // cols) + 1
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         flag0 = np.empty((rows, cols), np.bool_)
+        k0 = np.empty((rows, cols), np.int32)
         t0 = np.empty((rows, cols), np.float32)
         cross_entropy_backward_kernel_block(
-            logits, label, where, row_sum, g, d_logits, c, flag0, t0, cols_i64, rows_f32
+            logits, label, where, row_sum, g, d_logits, c, flag0, k0, t0, cols_i64, rows_f32
         )
         return
 
     def blocks(first, last):
         flag0 = empty((r_step, cols), np.bool_)
+        k0 = empty((r_step, cols), np.int32)
         t0 = empty((r_step, cols), np.float32)
         for r0 in range(first * r_step, min(last * r_step, rows), r_step):
             r1 = min(r0 + r_step, rows)
             cross_entropy_backward_kernel_block(
                 logits[r0:r1], label[r0:r1], where[r0:r1], row_sum[r0:r1], g, d_logits[r0:r1], c,
-                flag0[:r1 - r0], t0[:r1 - r0], cols_i64, rows_f32
+                flag0[:r1 - r0], k0[:r1 - r0], t0[:r1 - r0], cols_i64, rows_f32
             )
 
     parallel(blocks, -(-rows // r_step), 1 + 400000 // (r_step * cols))

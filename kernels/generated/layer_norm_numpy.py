@@ -19,9 +19,21 @@ c_1 = np.array(1.0, np.float32)
 c_0 = np.array(0.0, np.float32)
 
 
+def fold_rows(ufunc, x):
+    """Fold the first axis, several short rows at once: numpy's inner loop runs along one."""
+    rows, cols = x.shape
+    some = 1024 // max(cols, 1)
+    even = rows - rows % max(some, 1)
+    if some < 2 or even < 2 * some or not x.flags.c_contiguous:
+        return ufunc.reduce(x, axis=0)
+    total = ufunc.reduce(x[:even].reshape(-1, some * cols), axis=0)
+    total = ufunc.reduce(total.reshape(some, cols), axis=0)
+    return ufunc(total, ufunc.reduce(x[even:], axis=0)) if even < rows else total
+
+
 def layer_norm_kernel_block(x, weight, bias, out, div, div_1, cols_f32):
     # definitions.py:44: mean = tgc.mean(x, axis=-1, keepdims=True)
-    sum_ = np.add.reduce(x, axis=1, keepdims=True)
+    sum_ = np.einsum("rc->r", x)[:, None]
     np.divide(sum_, cols_f32, out=div)
     # definitions.py:45: centred = x - mean
     np.subtract(x, div, out=out)
@@ -44,7 +56,7 @@ def layer_norm_kernel(x, weight, bias, out, div, div_1, cols, rows):
     div = div[:, None]
     div_1 = div_1[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = (131071 // cols) + 1
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         layer_norm_kernel_block(x, weight, bias, out, div, div_1, cols_f32)
         return
@@ -76,8 +88,8 @@ def layer_norm_backward_kernel_0_block(
     # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
     d_weight_partial.fill(c_0)
     d_bias_partial.fill(c_0)
-    for r0 in range(r_lo, r_hi, (131071 // cols) + 1):
-        r1 = min(r0 + (131071 // cols) + 1, r_hi)
+    for r0 in range(r_lo, r_hi, -(-131072 // cols)):
+        r1 = min(r0 + -(-131072 // cols), r_hi)
         g_r = g[r0:r1]
         d_x_r = d_x[r0:r1]
         x_r = x[r0:r1]
@@ -96,13 +108,13 @@ def layer_norm_backward_kernel_0_block(
         np.multiply(t0_r, div_2, out=t1_r)
         np.subtract(d_x_r, t1_r, out=d_x_r)
         # definitions.py:45: centred = x - mean
-        sum_1 = np.add.reduce(d_x_r, axis=1, keepdims=True)
+        sum_1 = np.einsum("rc->r", d_x_r)[:, None]
         # definitions.py:44: mean = tgc.mean(x, axis=-1, keepdims=True)
         div_3 = np.divide(sum_1, cols_f32)
         np.subtract(d_x_r, div_3, out=d_x_r)
         np.multiply(div_1_r, d_x_r, out=d_x_r)
         np.add(d_weight_partial, np.einsum("rc,rc->c", g_r, t0_r), out=d_weight_partial)
-        np.add(d_bias_partial, np.add.reduce(g_r, axis=0), out=d_bias_partial)
+        np.add(d_bias_partial, fold_rows(np.add, g_r), out=d_bias_partial)
 
 
 def layer_norm_backward_kernel_0(
@@ -114,11 +126,11 @@ def layer_norm_backward_kernel_0(
     div_1 = div_1[:, None]
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-rows // 64)
+    r_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, (131071 // cols) + 1), cols), np.float32)
-        t1 = empty((min(rows, (131071 // cols) + 1), cols), np.float32)
+        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        t1 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
         for r_program in range(first, last):
             r_lo = r_program * r_step
             r_hi = min(r_lo + r_step, rows)
@@ -132,14 +144,16 @@ def layer_norm_backward_kernel_0(
 
 def layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bias_partial):
     # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
-    np.add.reduce(d_weight_partial, axis=0, out=d_weight)
-    np.add.reduce(d_bias_partial, axis=0, out=d_bias)
+    d_weight[...] = fold_rows(np.add, d_weight_partial)
+    d_bias[...] = fold_rows(np.add, d_bias_partial)
 
 
 def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_partial, cols, rows):
     # d_weight = sum(g * (centred * div_1), axis=0)
     # d_bias = sum(g, axis=0)
-    i_step = (131071 // (-(-rows // (-(-rows // 64))))) + 1
+    i_step = -(
+        -131072 // (-(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols))))
+    )
     if cols <= i_step:
         layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bias_partial)
         return
@@ -151,13 +165,13 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
                 d_weight[i0:i1], d_bias[i0:i1], d_weight_partial[:, i0:i1], d_bias_partial[:, i0:i1]
             )
 
-    parallel(blocks, -(-cols // i_step), 1 + 714000 // ((-(-rows // (-(-rows // 64)))) * i_step))
+    parallel(blocks, -(-cols // i_step), 1 + 714000 // i_step)
 
 
 @np.errstate(all="ignore")
 def layer_norm_backward(x, weight, div, div_1, g):
     rows, cols = x.shape
-    programs = -(-rows // (-(-rows // 64)))
+    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     d_x = empty((rows, cols), np.float32)
     d_weight = empty(cols, np.float32)
     d_bias = empty(cols, np.float32)

@@ -19,6 +19,18 @@ c_1 = np.array(1.0, np.float32)
 c_0 = np.array(0.0, np.float32)
 
 
+def fold_rows(ufunc, x):
+    """Fold the first axis, several short rows at once: numpy's inner loop runs along one."""
+    rows, cols = x.shape
+    some = 1024 // max(cols, 1)
+    even = rows - rows % max(some, 1)
+    if some < 2 or even < 2 * some or not x.flags.c_contiguous:
+        return ufunc.reduce(x, axis=0)
+    total = ufunc.reduce(x[:even].reshape(-1, some * cols), axis=0)
+    total = ufunc.reduce(total.reshape(some, cols), axis=0)
+    return ufunc(total, ufunc.reduce(x[even:], axis=0)) if even < rows else total
+
+
 def rms_norm_kernel_block(x, weight, out, div, cols_f32):
     # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * weight
     sum_ = np.einsum("rc,rc->r", x, x)[:, None]
@@ -35,7 +47,7 @@ def rms_norm_kernel(x, weight, out, div, cols, rows):
     # out = weight * (x * div)
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = (131071 // cols) + 1
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         rms_norm_kernel_block(x, weight, out, div, cols_f32)
         return
@@ -62,8 +74,8 @@ def rms_norm_backward_kernel_0_block(
 ):
     # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * weight
     d_weight_partial.fill(c_0)
-    for r0 in range(r_lo, r_hi, (131071 // cols) + 1):
-        r1 = min(r0 + (131071 // cols) + 1, r_hi)
+    for r0 in range(r_lo, r_hi, -(-131072 // cols)):
+        r1 = min(r0 + -(-131072 // cols), r_hi)
         g_r = g[r0:r1]
         d_x_r = d_x[r0:r1]
         x_r = x[r0:r1]
@@ -85,11 +97,11 @@ def rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, r
     # d_weight_partial = sum(g * (x * div), axis=0)
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-rows // 64)
+    r_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, (131071 // cols) + 1), cols), np.float32)
-        t1 = empty((min(rows, (131071 // cols) + 1), cols), np.float32)
+        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        t1 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
         for r_program in range(first, last):
             r_lo = r_program * r_step
             r_hi = min(r_lo + r_step, rows)
@@ -103,12 +115,14 @@ def rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, r
 
 def rms_norm_backward_kernel_1_block(d_weight, d_weight_partial):
     # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * weight
-    np.add.reduce(d_weight_partial, axis=0, out=d_weight)
+    d_weight[...] = fold_rows(np.add, d_weight_partial)
 
 
 def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
     # d_weight = sum(g * (x * div), axis=0)
-    i_step = (131071 // (-(-rows // (-(-rows // 64))))) + 1
+    i_step = -(
+        -131072 // (-(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols))))
+    )
     if cols <= i_step:
         rms_norm_backward_kernel_1_block(d_weight, d_weight_partial)
         return
@@ -117,13 +131,13 @@ def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
         i0, i1 = first * i_step, min(last * i_step, cols)
         rms_norm_backward_kernel_1_block(d_weight[i0:i1], d_weight_partial[:, i0:i1])
 
-    parallel(blocks, -(-cols // i_step), 1 + 1429000 // ((-(-rows // (-(-rows // 64)))) * i_step))
+    parallel(blocks, -(-cols // i_step), 1 + 1429000 // i_step)
 
 
 @np.errstate(all="ignore")
 def rms_norm_backward(x, weight, div, g):
     rows, cols = x.shape
-    programs = -(-rows // (-(-rows // 64)))
+    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     d_x = empty((rows, cols), np.float32)
     d_weight = empty(cols, np.float32)
     d_weight_partial = empty((programs, cols), np.float32)

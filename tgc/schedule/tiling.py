@@ -44,9 +44,11 @@ class Tiled:
 
 def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
     """Elements per program along a split axis: at most `target.programs` programs, whole fixed blocks each."""
-    if not isinstance(block, int):
-        return cdiv(extent, target.programs) if extent != 0 else 1
-    if isinstance(extent, int):
+    if extent == 0:
+        return 1
+    if not isinstance(block, int) and target.backend == "triton":
+        return cdiv(extent, target.programs)
+    if isinstance(extent, int) and isinstance(block, int):
         return max(block, -(-extent // (target.programs * block)) * block)
     return cdiv(extent, target.programs * block) * block
 
@@ -55,7 +57,7 @@ def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
 class Budget:
     """How many elements a program may still take on, given the lanes it already has.
 
-    What is left is `1 + (tile - 1) // lanes`, which is a power of two where tile and lanes are.
+    What is left is tile // lanes, rounded up; `1 + (tile - 1) // lanes` is a power of two where tile and lanes are.
     """
 
     target: Target
@@ -70,11 +72,11 @@ class Budget:
 
     def left(self, tile: int | None = None) -> Dim:
         tile = self.tile if tile is None else tile
-        return (
-            max(1, tile // max(1, self.lanes))
-            if isinstance(self.lanes, int)
-            else 1 + floordiv(tile - 1, self.lanes)
-        )
+        if isinstance(self.lanes, int):
+            return max(1, tile // max(1, self.lanes))
+        if self.target.backend == "numpy":
+            return cdiv(tile, self.lanes)
+        return 1 + floordiv(tile - 1, self.lanes)
 
 
 def split_axis(flat: Flat, inner: frozenset[str]) -> str | None:

@@ -20,6 +20,7 @@ from tgc.codegen.numpy.slots import Lender, Place, Slots
 from tgc.codegen.numpy.views import Layout, View, affine_view, layout
 from tgc.errors import BackendError, Line
 from tgc.ir import dtypes
+from tgc.ir.dtypes import DType
 from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, Size
@@ -88,6 +89,7 @@ class Body:
     _arrays: dict[str, Array] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
     _locals: dict[str, str] = field(default_factory=dict)
+    _masks: dict[tuple[str, DType], Array] = field(default_factory=dict)
     _line: Line | None = None
 
     def __post_init__(self) -> None:
@@ -359,17 +361,43 @@ class Body:
             self._texts[name] = self._texts[other]
 
     def _where(self, s: Op, args: list[str]) -> None:
-        """Two copies, the second under the condition; only the `else` operand may share the target."""
-        condition, yes, no = args
-        target = self._destination(
-            s, tuple(a for a in s.args[2:] if isinstance(a, str) and a not in s.args[:2])
-        )
-        if target is None:
-            self.define(s.name, f"np.where({condition}, {yes}, {no})")
+        """By bits; only the `yes` operand may share the target."""
+        condition, yes, no = s.args
+        shared = isinstance(yes, str) and yes not in (condition, no)
+        if not self._is_full(layout(s.axes, self.frame)) and s.name not in self.live.direct:
+            self.define(s.name, f"np.where({', '.join(args)})")
             return
-        if target != no:
-            self.emit(f"np.copyto({target}, {no})")
-        self.emit(f"np.copyto({target}, {yes}, where={condition})")
+        bits = self._bits(s, args[0])
+        target = self._destination(s, (yes,) if shared else ())  # type: ignore[arg-type]
+        if isinstance(no, Const) and _is_zero(no):
+            self.emit(f"select_or_zero({bits}, {args[1]}, {target})")
+        else:
+            self.emit(f"select({bits}, {args[1]}, {args[2]}, {target})")
+
+    def _bits(self, s: Op, condition: str) -> str:
+        """The condition of a selection as integers of the size of what it selects: -1 where it holds, else 0."""
+        name = s.args[0]
+        size = dtypes.BY_NAME[f"int{8 * s.dtype.itemsize}"]
+        if not isinstance(name, str) or name not in self._arrays:
+            return f"-np.asarray({condition}, {dtype_text(size)})"
+        value, made = self.live.values[name], self.live.values[s.name]
+        key = (name, size)
+        if key not in self._masks:
+            again = value.loops == made.loops
+            place = self.slots.hold(
+                f"{name} {size.name}",
+                size,
+                self._arrays[name].layout,
+                made.made,
+                value.last if again else made.made,
+                made.loops,
+            )
+            array = Array(place.name, place.layout, any(place is p for p in self.slots.made))
+            self.emit(f"fill_bits({condition}, {self.reach(array)})")
+            if not again:
+                return self.reach(array)
+            self._masks[key] = array
+        return self.reach(self._masks[key])
 
     # --- folds ---
 
@@ -384,6 +412,9 @@ class Body:
         if missing:
             dims = layout(tuple({*self._axes_of(s.value), *s.over}), self.frame)
             value = f"np.broadcast_to({value}, ({self._shape(dims)}))"
+        special = None if missing else self._special_fold(s, value, dims)
+        if special is not None:
+            return special if out is None else f"{out}[...] = {special}"
         return self._reduce_call(s, value, dims, out)
 
     def _reduce_call(self, s: Reduce, value: str, dims: Layout, out: str | None) -> str:
@@ -406,6 +437,29 @@ class Body:
             options.append(f"out={out}[{'None, ' * drop}...]" if drop else f"out={out}")
         text = f"{FOLDERS[s.monoid]}.reduce({', '.join([value, *options])})"
         return text + f"[{', '.join('0' * drop)}]" if drop and out is None else text
+
+    def _special_fold(self, s: Reduce, value: str, dims: Layout) -> str | None:
+        """A fold for which there is something faster than the ufunc's own, for large arrays of floats."""
+        over = [i for i, a in enumerate(dims) if a in s.over]
+        plain = s.dtype.name in ("float32", "float64") and None not in dims
+        if (
+            not plain
+            or isinstance(s.value, Const)
+            or self.live.values[s.value].dtype is not s.dtype
+        ):
+            return None
+        result = layout(s.axes, self.frame)
+        if s.monoid == "sum" and over == [len(dims) - 1] and len(dims) <= 2:
+            letters = "rc" if len(dims) == 2 else "i"
+            widen = "[:, None]" if len(result) == 2 else ""
+            return f'np.einsum("{letters}->{letters[:-1]}", {value}){widen}'
+        if len(dims) != 2 or any(self.extent_of(a) == 0 for a in s.over):
+            return None
+        if over == [0] and len(result) == 1:
+            return f"fold_rows({FOLDERS[s.monoid]}, {value})"
+        if over == [1] and len(result) == 2:
+            return f"fold_columns({FOLDERS[s.monoid]}, {value})"
+        return None
 
     def _einsum(self, s: Reduce) -> str:
         product = self.products[s.name]
@@ -501,3 +555,8 @@ class Body:
 
 def _as_array(text: str, operand: Operand) -> str:
     return f"np.asarray({text})" if isinstance(operand, str) and text.isdigit() else text
+
+
+def _is_zero(const: Const) -> bool:
+    """Whether all bits of a constant are 0."""
+    return not isinstance(const.value, Size) and repr(const.value) in ("0", "0.0", "False")

@@ -46,7 +46,7 @@ def grain_text(
             text = size_text(axis.extent, sizes)
         if text.isdigit():
             number *= int(text)
-        else:
+        elif "//" not in text:  # a number of programs is small
             factors.append(text if text.isidentifier() else f"({text})")
     if not factors:
         return str(max(1, round(elements / max(1, number))))

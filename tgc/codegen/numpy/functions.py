@@ -1,10 +1,12 @@
-"""Operations that have no ufunc and are faster than their expansions: functions that an emitted module defines.
+"""What numpy lacks or does slowly: functions that an emitted module defines.
 
-Each is called as a ufunc is, with `out=`. The text below is what is emitted, of which FUNCTIONS holds each function.
+Operations are called as ufuncs are, with `out=`. The text below is what is emitted, of which FUNCTIONS holds each
+function.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from typing import Any
@@ -72,13 +74,61 @@ def normal(at: Any, stream: Any, seed: Any, out: Any = None) -> Any:
     return angle.reshape(-1).take(places, out=out, mode="clip")
 
 
+def fill_bits(condition: Any, out: Any) -> Any:
+    """All bits of `out` set where the condition holds, none elsewhere."""
+    np.copyto(out, condition)
+    np.negative(out, out=out)
+
+
+def select(bits: Any, yes: Any, no: Any, out: Any) -> Any:
+    """`yes` where bits are set, else `no`: by branches it would take ten times as long."""
+    mine, no = out.view(bits.dtype), no.view(bits.dtype)
+    np.bitwise_xor(yes.view(bits.dtype), no, out=mine)
+    np.bitwise_and(mine, bits, out=mine)
+    np.bitwise_xor(mine, no, out=mine)
+
+
+def select_or_zero(bits: Any, yes: Any, out: Any) -> Any:
+    """`yes` where bits are set, else 0."""
+    np.bitwise_and(yes.view(bits.dtype), bits, out=out.view(bits.dtype))
+
+
+def fold_rows(ufunc: Any, x: Any) -> Any:
+    """Fold the first axis, several short rows at once: numpy's inner loop runs along one."""
+    rows, cols = x.shape
+    some = 1024 // max(cols, 1)
+    even = rows - rows % max(some, 1)
+    if some < 2 or even < 2 * some or not x.flags.c_contiguous:
+        return ufunc.reduce(x, axis=0)
+    total = ufunc.reduce(x[:even].reshape(-1, some * cols), axis=0)
+    total = ufunc.reduce(total.reshape(some, cols), axis=0)
+    return ufunc(total, ufunc.reduce(x[even:], axis=0)) if even < rows else total
+
+
+def fold_columns(ufunc: Any, x: Any) -> Any:
+    """Fold the last axis and keep it; short rows transposed, for which numpy's loop is faster."""
+    if 1 < x.shape[1] <= 64 and x.shape[0] > 64:
+        return ufunc.reduce(x.T.copy(), axis=0)[:, None]
+    return ufunc.reduce(x, axis=1, keepdims=True)
+
+
+@functools.cache
 def _source(function: Any) -> str:
     """The function's text without its types."""
     text = inspect.getsource(function)
     return re.sub(r": Any( = )?| -> Any(?=:)", lambda m: "=" if m[1] else "", text)
 
 
-_ALL = (philox_words, philox, normal)
+_ALL = (
+    philox_words,
+    philox,
+    normal,
+    fill_bits,
+    select,
+    select_or_zero,
+    fold_rows,
+    fold_columns,
+)
 FUNCTIONS = {f.__name__: f for f in _ALL}
 
 
