@@ -132,12 +132,18 @@ _ALL = (
 FUNCTIONS = {f.__name__: f for f in _ALL}
 
 
+def calls(name: str, source: str) -> bool:
+    """Whether a piece of source calls a function, and not a method of that name."""
+    pattern = rf"(?<![\w.]){name}\("
+    return f"{name}(" in source and re.search(pattern, source) is not None
+
+
 def functions_in(source: str) -> list[str]:
     """The texts of the functions a piece of source calls, those they call before them."""
     wanted = source
     found: list[str] = []
     for function in reversed(_ALL):
-        if re.search(rf"(?<![\w.]){function.__name__}\(", wanted):
+        if calls(function.__name__, wanted):
             found.append(_source(function))
             wanted += found[-1]
     return found[::-1]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
+from tgc.codegen.numpy.functions import calls
 
 RUNTIME = ("empty", "parallel")
 
 
 def prelude(body: str) -> list[str]:
     """The paragraphs that define those of the runtime's functions that `body` calls."""
-    calls_empty = _calls("empty", body)
-    calls_parallel = _calls("parallel", body)
+    calls_empty = calls("empty", body)
+    calls_parallel = calls("parallel", body)
     if not (calls_empty or calls_parallel):
         return []
     lines = ["try:"]
@@ -28,7 +28,3 @@ def prelude(body: str) -> list[str]:
             "        function(0, programs)",
         ]
     return ["\n".join(lines)]
-
-
-def _calls(name: str, body: str) -> bool:
-    return re.search(rf"(?<![\w.]){name}\(", body) is not None
