@@ -134,10 +134,12 @@ def run_doctor(options: argparse.Namespace) -> int:
     )
     print(cli.heading("what works"))
     probes: list[tuple[str, Callable[[], str]]] = [
-        ("numpy backend", probe_numpy),
+        ("numpy backend", lambda: probe_engine("numpy")),
         ("gradients", probe_gradient),
         ("Triton source", probe_triton_source),
     ]
+    if cli.version_of("llvmlite"):
+        probes.append(("native backend", lambda: probe_engine("native")))
     if cli.version_of("torch"):
         probes.append(("torch autograd", probe_autograd))
     if cli.version_of("triton"):
@@ -163,8 +165,8 @@ def expect(name: str, actual: Any, expected: float) -> None:
         raise ArithmeticError(f"{name} gave {float(actual)}, not {expected}")
 
 
-def probe_numpy() -> str:
-    expect("the sum", tgc.jit(probed)(np.ones(10)), 10 * np.e)
+def probe_engine(backend: str) -> str:
+    expect("the sum", tgc.jit(probed, backend=backend)(np.ones(10)), 10 * np.e)
     return "compiled and ran"
 
 

@@ -350,6 +350,7 @@ class _Writer:
         mask = scope.mask if at.lanes > 1 else None
         streams = (
             buffer.role == "out"
+            and buffer.alias is None  # whose lines have just been read, and whose memory is not ours
             and at.lanes > 1
             and at.places is None
             and self._streams(s.index, buffer.dtype, scope.axis)
