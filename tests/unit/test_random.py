@@ -55,10 +55,15 @@ def words_graph(count: int, op: str = "philox") -> Graph:
     return g.graph("words", (at, seed), (drawn,))
 
 
+TARGETS = {"numpy": chain.TINY, "native": chain.TINY_NATIVE, "triton": chain.TINY_TRITON}
 PLACES = {
     "in order": np.arange(77),
     "from the middle of a block": np.arange(3, 60),
     "backwards": np.arange(40)[::-1].copy(),
+    "below zero": np.arange(-70, 9),
+    "far": np.arange(2**40 - 40, 2**40 + 40),
+    "by two": np.arange(0, 140, 2),
+    "by four": np.arange(1, 200, 4),
     "scattered": np.array([7, 2**40 + 5, 0, 2**33, 7, 2**34 - 1]),
     "one": np.array([2**36 + 6]),
 }
@@ -66,18 +71,17 @@ PLACES = {
 
 @pytest.mark.parametrize("op", ["philox", "normal"])
 @pytest.mark.parametrize("places", PLACES)
-@pytest.mark.parametrize("backend", ["numpy", "triton"])
+@pytest.mark.parametrize("backend", ["numpy", "native", "triton"])
 def test_every_backend_draws_what_the_evaluator_draws(
     backend: str, places: str, op: str, tmp_path: Path
 ) -> None:
     graph, at = words_graph(5, op), PLACES[places]
-    target = chain.TINY if backend == "numpy" else chain.TINY_TRITON
-    plan = Pipeline().plan(graph, target, {"n": at.size})
+    plan = Pipeline().plan(graph, TARGETS[backend], {"n": at.size})
     if backend == "triton":
         pytest.importorskip("triton")
         engine: chain.Engine = chain.Triton(plan, folder=tmp_path)
     else:
-        engine = chain.Numpy(plan)
+        engine = (chain.Numpy if backend == "numpy" else chain.Native)(plan)
     inputs = [at, np.array(SEED)]
     (got,), (want,) = engine(plan, inputs), evaluate(graph, inputs)
     if op == "philox":
@@ -196,19 +200,55 @@ def test_the_first_call_takes_one_seed_as_the_others_do() -> None:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other))
 
 
-def test_bits_do_not_depend_on_tiles() -> None:
+@pytest.mark.parametrize("engine", [chain.Numpy, chain.Native])
+def test_bits_do_not_depend_on_tiles(engine: type[chain.Numpy | chain.Native]) -> None:
     """The words of rows that a kernel holds whole, of tiles, and of another shape of as many elements."""
     traced = trace(
         lambda x: (tgc.randn_like(x), (tgc.rand_like(x) + x).sum(-1)), (np.ones((6, 10)),)
     )
     found = []
     for tile in (4, 16, 64):
-        target = replace(chain.TINY, flat=tile, tile=tile, row=tile)
-        plan = Pipeline().plan(traced.graph, target, traced.hints, ("seed",))
-        found.append(chain.Numpy(plan)(plan, [np.ones((6, 10)), np.array(SEED)]))
+        target = replace(engine.target, flat=tile, tile=tile, row=tile)
+        plan = Pipeline().plan(traced.graph, target, traced.hints)
+        found.append(engine(plan, target=target)(plan, [np.ones((6, 10)), np.array(SEED)]))
     for other in found[1:]:
         np.testing.assert_array_equal(found[0][0], other[0])
         np.testing.assert_allclose(found[0][1], other[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1,), (31,), (100,), (7, 45), (5, 3, 9)])
+def test_native_draws_are_those_of_numpy(shape: tuple[int, ...]) -> None:
+    """Of rows that start anywhere in a counter, and what is left of them after whole vectors."""
+    kinds = (torch.float32, torch.float64, torch.float16)
+    zeros = np.zeros(shape)
+
+    def draws(x: Any) -> Any:
+        uniform = [torch.rand(x.shape, dtype=kind) for kind in kinds]
+        return *uniform, torch.rand(x.shape).sum(-1), torch.randint(-3, 4, x.shape)
+
+    traced = trace(draws, (zeros,))
+    got, want = (
+        engine(plan := Pipeline().plan(traced.graph, engine.target, traced.hints))(
+            plan, [zeros, np.array(SEED)]
+        )
+        for engine in (chain.Native, chain.Numpy)
+    )
+    for ours, theirs in zip(got, want, strict=True):
+        assert ours.dtype == theirs.dtype
+        if ours.shape == shape:
+            np.testing.assert_array_equal(ours, theirs)
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_the_words_of_a_normal_draw_are_computed_once() -> None:
+    """Radius and angle are words of one counter."""
+    graph = words_graph(5, "normal")
+    source = chain.Native(Pipeline().plan(graph, chain.TINY_NATIVE, {"n": 1000})).source
+    kernel = source[source.index("define void @") : source.index("\n}")]
+    whole, rest = kernel.split("i.rest.then:")
+    for part in (whole, rest):
+        assert part.count("@philox_words") == 1 and part.count("@philox_word.") == 2
 
 
 # --- dropout --------------------------------------------------------------------------------------------------------

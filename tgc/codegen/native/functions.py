@@ -12,45 +12,74 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from tgc.codegen.native import error_functions, exponentials, powers, trigonometry
+from tgc.codegen.native import draws, error_functions, exponentials, powers, trigonometry
 from tgc.codegen.native.vectors import Code, Value, format_of
-from tgc.ir.dtypes import DType
+from tgc.ir.dtypes import DType, int32, int64
 
-_TABLE: dict[str, Callable[..., Value]] = {
-    function.__name__: function
-    for function in (
-        exponentials.exp,
-        exponentials.exp2,
-        exponentials.expm1,
-        exponentials.log,
-        exponentials.log2,
-        exponentials.log10,
-        exponentials.log1p,
-        exponentials.sinh,
-        exponentials.cosh,
-        exponentials.tanh,
-        exponentials.asinh,
-        exponentials.acosh,
-        exponentials.atanh,
-        error_functions.erf,
-        error_functions.erfc,
-        trigonometry.sin,
-        trigonometry.cos,
-        trigonometry.tan,
-        trigonometry.asin,
-        trigonometry.acos,
-        trigonometry.atan,
-        trigonometry.atan2,
-        powers.pow,
-        powers.cbrt,
-        powers.hypot,
-        powers.mod,
-        powers.floordiv,
-    )
+_Build = Callable[..., Value | list[Value]]
+
+
+def _by_name(*functions: _Build) -> dict[str, _Build]:
+    return {function.__name__: function for function in functions}
+
+
+_FLOAT = _by_name(
+    exponentials.exp,
+    exponentials.exp2,
+    exponentials.expm1,
+    exponentials.log,
+    exponentials.log2,
+    exponentials.log10,
+    exponentials.log1p,
+    exponentials.sinh,
+    exponentials.cosh,
+    exponentials.tanh,
+    exponentials.asinh,
+    exponentials.acosh,
+    exponentials.atanh,
+    error_functions.erf,
+    error_functions.erfc,
+    trigonometry.sin,
+    trigonometry.cos,
+    trigonometry.tan,
+    trigonometry.asin,
+    trigonometry.acos,
+    trigonometry.atan,
+    trigonometry.atan2,
+    powers.pow,
+    powers.cbrt,
+    powers.hypot,
+    powers.mod,
+    powers.floordiv,
+)
+# Functions of integers, by the types of their operands.
+_INTEGER: dict[str, tuple[_Build, tuple[DType, ...]]] = {
+    "philox_words": (draws.philox_words, (int64,) * 3),
+    "philox_word": (draws.philox_word, (int64, *(int32,) * 4)),
 }
 
-FUNCTIONS = frozenset(_TABLE)
+
+@dataclass(frozen=True)
+class InTwo:
+    """An operation in two functions: `dear` gives all that the last `bits` of the first operand pick from, which
+    operations that differ there alone share; `pick` takes the first operand and what `dear` gave."""
+
+    dear: str
+    pick: str
+    bits: int
+    count: int
+
+
+IN_TWO = {"philox": InTwo("philox_words", "philox_word", bits=2, count=4)}
+FLOAT_FUNCTIONS = frozenset(_FLOAT)
+FUNCTIONS = FLOAT_FUNCTIONS | IN_TWO.keys()
+
+
+def serves(op: str, dtype: DType) -> bool:
+    """Whether a function here is the operation, for operands of a type."""
+    return dtype.is_float and op in _FLOAT
 
 
 def call_name(op: str, dtype: DType, lanes: int) -> str:
@@ -61,13 +90,20 @@ def call_name(op: str, dtype: DType, lanes: int) -> str:
 def _build(op: str, dtype: DType, lanes: int) -> tuple[str, Code]:
     """The text of one definition, and the code with what else the module needs for it."""
     code = Code(format_of(dtype), lanes)
-    build = _TABLE[op]
-    names = "abc"[: len(inspect.signature(build).parameters)]
-    result = build(*(code.argument(name) for name in names))
-    parameters = [f"{code.type_of('f')} %{name}" for name in names]
-    return code.definition(
-        call_name(op, dtype, lanes)[1:], parameters, result, "alwaysinline"
-    ), code
+    if dtype.is_float:
+        build = _FLOAT[op]
+        types = (dtype,) * len(inspect.signature(build).parameters)
+    else:
+        build, types = _INTEGER[op]
+    operands = [
+        code.over(format_of(kind), lanes).argument(name)
+        for name, kind in zip("abcde", types, strict=False)
+    ]
+    results = build(*operands)
+    parameters = [f"{operand.type} {operand.text}" for operand in operands]
+    name = call_name(op, dtype, lanes)[1:]
+    results = [results] if isinstance(results, Value) else results
+    return code.definition(name, parameters, results, "alwaysinline"), code
 
 
 def definitions(needed: Iterable[tuple[str, DType, int]]) -> str:

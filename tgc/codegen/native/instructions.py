@@ -25,7 +25,7 @@ _CLASSES = ("isnan", "isinf", "isfinite")
 
 INSTRUCTIONS = frozenset(
     {*_FLOAT, *_INTEGER, *_INTRINSIC, *_COMPARE, *_ORDER, *_CLASSES}
-    | {"neg", "not", "square", "floordiv", "mod", "where", "cast", "philox"}
+    | {"neg", "not", "square", "floordiv", "mod", "where", "cast"}
 )
 
 
@@ -58,8 +58,6 @@ def instruction(f: Function, stem: str, op: str, args: list[Value], dtype: DType
     lanes = args[0].lanes
     if op == "cast":
         return cast(f, stem, args[0], dtype)
-    if op == "philox":
-        return _philox(f, stem, [cast(f, "wide", a, dtypes.int64) for a in args])
     return Value(_instruction(f, stem, op, args), dtype, lanes)
 
 
@@ -165,35 +163,6 @@ def _divide(f: Function, stem: str, op: str, a: Value, b: Value) -> str:
         moved = f.put("moved", f"add {kind} {rest}, {safe}")
         found = f.put("found", f"select {_bools(a)} {below}, {kind} {moved}, {kind} {rest}")
     return f.put(stem, f"select {_bools(a)} {nothing}, {kind} {zero}, {kind} {found}")
-
-
-def _philox(f: Function, stem: str, args: list[Value]) -> Value:
-    """Word at & 3 of the counter at >> 2 of a stream, in 64-bit lanes.
-
-    Only the low halves of `a`, `b`, `c`, `d` and the key count; what is above them is left as it comes. A product of
-    low halves is one instruction.
-    """
-    (at, stream, seed), kind, lanes = args, args[0].type, args[0].lanes
-
-    def put(operation: str, left: str, right: str | int) -> str:
-        text = right if isinstance(right, str) else constant(right, dtypes.int64, lanes).text
-        return f.put("word", f"{operation} {kind} {left}, {text}")
-
-    a, c, key = put("ashr", at.text, 2), stream.text, (seed.text, put("lshr", seed.text, 32))
-    b, d = put("lshr", a, 32), put("lshr", c, 32)
-    for turn in range(10):
-        p = put("mul", put("and", a, 0xFFFFFFFF), 0xD2511F53)
-        q = put("mul", put("and", c, 0xFFFFFFFF), 0xCD9E8D57)
-        k0, k1 = (put("add", k, turn * w) for k, w in zip(key, (0x9E3779B9, 0xBB67AE85)))
-        a = put("xor", put("xor", put("lshr", q, 32), b), k0)
-        c = put("xor", put("xor", put("lshr", p, 32), d), k1)
-        b, d = q, p
-    zero = constant(0, dtypes.int64, lanes).text
-    odd, late = (f.put("bit", f"icmp ne {kind} {put('and', at.text, n)}, {zero}") for n in (1, 2))
-    low = f.put("word", f"select {_bools(at)} {odd}, {kind} {b}, {kind} {a}")
-    high = f.put("word", f"select {_bools(at)} {odd}, {kind} {d}, {kind} {c}")
-    word = f.put("word", f"select {_bools(at)} {late}, {kind} {high}, {kind} {low}")
-    return Value(f.put(stem, f"trunc {kind} {word} to {vector('i32', lanes)}"), dtypes.int32, lanes)
 
 
 def _bools(a: Value) -> str:

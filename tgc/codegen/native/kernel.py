@@ -7,11 +7,11 @@ several independent chains of instructions are in flight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Address, Addresses, Position, numbers
-from tgc.codegen.native.functions import FUNCTIONS, call_name
+from tgc.codegen.native.functions import IN_TWO, InTwo, call_name, serves
 from tgc.codegen.native.instructions import cast, constant, instruction, order, spread
 from tgc.codegen.native.llvm import Function, Value, memory_type, register_type, suffix, vector
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest
@@ -20,7 +20,20 @@ from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.sizes import Dim, Size
-from tgc.kernel.ir import Buffer, Index, Iota, Kernel, Load, Op, Operand, Program, Reduce, Store
+from tgc.kernel.ir import (
+    Buffer,
+    Const,
+    Index,
+    Iota,
+    Kernel,
+    Load,
+    Op,
+    Operand,
+    Program,
+    Reduce,
+    Store,
+)
+from tgc.kernel.walk import statements
 
 VECTOR_BYTES = 128
 Needed = tuple[str, DType, int]
@@ -69,8 +82,10 @@ class _Scope:
     axis: str | None = None  # the one along which vectors lie
     lanes: int = 1
     mask: Value | None = None
+    shared: dict[tuple[Hashable, ...], list[str]] = field(default_factory=dict)
 
     def inside(self) -> _Scope:
+        """A scope in this one; what operations share in vectors of another length is not for it."""
         return _Scope(dict(self.values), self.axis, self.lanes, self.mask)
 
 
@@ -97,6 +112,7 @@ class _Writer:
     arrays: dict[str, _Array] = field(default_factory=dict)
     aligned: set[Dim] = field(default_factory=set)
     streamed: set[str] = field(default_factory=set)
+    made: dict[str, Op] = field(default_factory=dict)
     _line: Line | None = None
 
     def write(self) -> str:
@@ -114,6 +130,7 @@ class _Writer:
         for b, parameter in zip(kernel.buffers, parameters, strict=False):
             self.pointers[b.name] = parameter.split()[-1]
         items = nest(kernel)
+        self.made = {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Op)}
         with f.loop("program", "%first", "%last") as program:
             self._place(program)
             self._items(items, _Scope({}))
@@ -387,12 +404,44 @@ class _Writer:
         args = [self._operand(a, scope) for a in s.args]
         lanes = max(a.lanes for a in args)
         args = [spread(self.f, a, lanes) for a in args]
-        if s.op in FUNCTIONS and args[0].dtype.is_float:
+        if s.op in IN_TWO:
+            return self._in_two(s, IN_TWO[s.op], args, scope)
+        if serves(s.op, args[0].dtype):
             self.needed.add((s.op, args[0].dtype, lanes))
             name = call_name(s.op, args[0].dtype, lanes)
             text = self.f.put(s.name, f"call {args[0].type} {name}({', '.join(map(str, args))})")
             return Value(text, s.dtype, lanes)
         return instruction(self.f, s.name, s.op, args, s.dtype)
+
+    def _in_two(self, s: Op, parts: InTwo, args: list[Value], scope: _Scope) -> Value:
+        """The part that other operations share, unless it is there already, and the other."""
+        f, lanes = self.f, args[0].lanes
+        args = [cast(f, "operand", a, dtypes.int64) for a in args]
+        key = (parts.dear, self._around(s.args[0], parts.bits), *s.args[1:])
+        piece = vector(register_type(s.dtype), lanes)
+        if key not in scope.shared:
+            self.needed.add((parts.dear, dtypes.int64, lanes))
+            kind = f"{{ {', '.join([piece] * parts.count)} }}"
+            name = call_name(parts.dear, dtypes.int64, lanes)
+            all_ = f.put(parts.dear, f"call {kind} {name}({', '.join(map(str, args))})")
+            scope.shared[key] = [
+                f.put(f"{parts.dear}.{k}", f"extractvalue {kind} {all_}, {k}")
+                for k in range(parts.count)
+            ]
+        self.needed.add((parts.pick, dtypes.int64, lanes))
+        passed = ", ".join([str(args[0]), *(f"{piece} {text}" for text in scope.shared[key])])
+        name = call_name(parts.pick, dtypes.int64, lanes)
+        return Value(f.put(s.name, f"call {piece} {name}({passed})"), s.dtype, lanes)
+
+    def _around(self, operand: Operand, bits: int) -> Operand:
+        """What an operand was before its last bits were set or cleared."""
+        made = self.made.get(operand) if isinstance(operand, str) else None
+        if made is None or made.op not in ("and", "or"):
+            return operand
+        inner, other = made.args
+        untouched = -1 if made.op == "and" else 0
+        number = other.value if isinstance(other, Const) else None
+        return inner if isinstance(number, int) and number >> bits == untouched else operand
 
     def _operand(self, operand: Operand, scope: _Scope) -> Value:
         if isinstance(operand, str):

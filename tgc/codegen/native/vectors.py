@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tgc.ir.dtypes import DType, float32
 
 
 @dataclass(frozen=True)
 class Format:
-    """An IEEE binary format: its width, its fraction bits, its bias, and the LLVM names."""
+    """An IEEE binary format: its width, its fraction bits, its bias, and the LLVM name; integers have no fraction."""
 
     bits: int
     fraction: int
@@ -48,9 +48,12 @@ class Format:
 
 SINGLE = Format(32, 23, 127, "float")
 DOUBLE = Format(64, 52, 1023, "double")
+INTEGERS = {bits: Format(bits, 0, 0, f"i{bits}") for bits in (8, 16, 32, 64)}
 
 
 def format_of(dtype: DType) -> Format:
+    if not dtype.is_float:
+        return INTEGERS[8 * dtype.itemsize]
     return SINGLE if dtype == float32 else DOUBLE
 
 
@@ -120,6 +123,10 @@ class Value:
     def equals(self, other: Value | float) -> Value:
         return self.code.compare("eq", self, other)
 
+    def differs(self, other: Value | int) -> Value:
+        """Of integers."""
+        return self.code.compare("ne", self, other)
+
     @property
     def type(self) -> str:
         return self.code.type_of(self.kind)
@@ -151,14 +158,33 @@ class Value:
         """The greater of both; NaN where self is NaN."""
         return (self < bound).where(bound, self)
 
+    def to_single(self) -> Value:
+        """The low halves of 64-bit integers."""
+        code = self.code.over(INTEGERS[32], self.code.lanes)
+        return code.emit(f"trunc {self.type} {self.text} to {code.type_of('i')}", "i")
+
+    def signed_shift(self, count: int) -> Value:
+        return self.code.bitwise("ashr", self, count)
+
+    def lane(self, index: int) -> Value:
+        """One of the lanes, alone."""
+        alone = self.code.over(self.code.format, 1)
+        return alone.emit(f"extractelement {self.type} {self.text}, i32 {index}", self.kind)
+
+    def shuffled(self, places: Sequence[int]) -> Value:
+        """The lanes at `places`, of a vector."""
+        code = self.code.over(self.code.format, len(places))
+        mask = f"<{len(places)} x i32> <{', '.join(f'i32 {place}' for place in places)}>"
+        text = f"shufflevector {self.type} {self.text}, {self.type} poison, {mask}"
+        return code.emit(text, self.kind)
+
     def where(self, yes: Value | float, no: Value | float) -> Value:
         """yes where self, an i1, is true; else no."""
         model = yes if isinstance(yes, Value) else no if isinstance(no, Value) else None
         kind = model.kind if model else "f"
         a, b = self.code.constant(yes, kind), self.code.constant(no, kind)
-        return self.code.emit(
-            f"select {self.type} {self.text}, {a.type} {a.text}, {b.type} {b.text}", kind
-        )
+        text = f"select {self.type} {self.text}, {a.type} {a.text}, {b.type} {b.text}"
+        return (model or self).code.emit(text, kind)
 
     def polynomial(self, coefficients: Sequence[float]) -> Value:
         """Horner's scheme, ascending coefficients: the engine has several vectors in flight to hide its latency."""
@@ -191,7 +217,8 @@ class Code:
     @property
     def suffix(self) -> str:
         """How LLVM and `call_name` spell the type in a name: v16f32, or f32 for one lane."""
-        return f"v{self.lanes}f{self.format.bits}" if self.lanes > 1 else f"f{self.format.bits}"
+        short = f"{'f' if self.format.fraction else 'i'}{self.format.bits}"
+        return f"v{self.lanes}{short}" if self.lanes > 1 else short
 
     def raw(self, instruction: str) -> str:
         """The name of what an instruction gives."""
@@ -203,7 +230,23 @@ class Code:
         return Value(self, self.raw(instruction), kind)
 
     def argument(self, name: str) -> Value:
-        return Value(self, f"%{name}", "f")
+        return Value(self, f"%{name}", "f" if self.format.fraction else "i")
+
+    def over(self, form: Format, lanes: int) -> Code:
+        """The same function's code over vectors of another type."""
+        return replace(self, format=form, lanes=lanes)
+
+    def numbers(self, values: Sequence[int]) -> Value:
+        """A vector of given integers."""
+        scalar = self.scalar_type("i")
+        return Value(self, f"<{', '.join(f'{scalar} {value}' for value in values)}>", "i")
+
+    def spread(self, value: Value) -> Value:
+        """One integer in every lane."""
+        kind = self.type_of("i")
+        one = self.raw(f"insertelement {kind} poison, {value.type} {value.text}, i32 0")
+        zeros = f"<{self.lanes} x i32> zeroinitializer"
+        return self.emit(f"shufflevector {kind} {one}, {kind} poison, {zeros}", "i")
 
     def constant(self, value: Value | float, kind: str) -> Value:
         """A number in every lane, exact: floats as LLVM's hexadecimal of the double of equal value."""
@@ -241,7 +284,7 @@ class Code:
         b = self.constant(b, a.kind)
         if a.kind == "f":
             return self.emit(f"fcmp o{relation} {a.type} {a.text}, {b.text}", "b")
-        signed = relation if relation == "eq" else f"s{relation}"
+        signed = relation if relation in ("eq", "ne") else f"s{relation}"
         return self.emit(f"icmp {signed} {a.type} {a.text}, {b.text}", "b")
 
     def intrinsic(self, name: str, *operands: Value | float) -> Value:
@@ -276,23 +319,55 @@ class Code:
             alone.definition(
                 name,
                 [f"double %{letter}" for letter in names],
-                result,
+                [result],
                 "noinline cold",
             )
         )
-        kind, lanes = self.type_of("f"), self.type_of("b")
+        over = f"{name}.{self.suffix}"
+        self.globals.add(self._lane_by_lane(name, over, names))
+        return self._branch(mask, [near], over, [mask, near, *operands])[0]
+
+    def otherwise(
+        self,
+        mask: Value,
+        near: Sequence[Value],
+        name: str,
+        operands: Sequence[Value],
+        build: Callable[..., Sequence[Value]],
+    ) -> list[Value]:
+        """`near`; where `mask` holds in any lane, `build` of the operands, for all lanes, in a function apart."""
+        whole = Code(self.format, self.lanes)
+        names = "abc"[: len(operands)]
+        results = build(*(whole.argument(letter) for letter in names))
+        self.declared |= whole.declared
+        over = f"{name}.{self.suffix}"
+        parameters = [f"{v.type} %{letter}" for letter, v in zip(names, operands, strict=True)]
+        self.globals.add(whole.definition(over, parameters, results, "noinline cold"))
+        return self._branch(mask, near, over, operands)
+
+    def _branch(
+        self, mask: Value, near: Sequence[Value], name: str, operands: Sequence[Value]
+    ) -> list[Value]:
+        """`near`, or where `mask` holds in any lane what the function `name` gives."""
         some = mask.text
         if self.lanes > 1:
             reduce = f"@llvm.vector.reduce.or.v{self.lanes}i1"
-            self.declared.add(f"declare i1 {reduce}({lanes})")
-            some = self.raw(f"call i1 {reduce}({lanes} {mask.text})")
-        over = f"{name}.{self.suffix}"
-        self.globals.add(self._lane_by_lane(name, over, names))
-        passed = ", ".join(f"{kind} {value.text}" for value in (near, *operands))
+            self.declared.add(f"declare i1 {reduce}({mask.type})")
+            some = self.raw(f"call i1 {reduce}({mask.type} {mask.text})")
+        passed = ", ".join(f"{value.type} {value.text}" for value in operands)
         self.lines += [f"br i1 {some}, label %rare, label %done", "rare:"]
-        found = self.raw(f"call {kind} @{over}({lanes} {mask.text}, {passed})")
+        found = self.raw(f"call {result_type(near)} @{name}({passed})")
+        parts = [found]
+        if len(near) > 1:
+            kind = result_type(near)
+            parts = [self.raw(f"extractvalue {kind} {found}, {k}") for k in range(len(near))]
         self.lines += ["br label %done", "done:"]
-        return self.emit(f"phi {kind} [ {near.text}, %entry ], [ {found}, %rare ]", "f")
+        return [
+            value.code.emit(
+                f"phi {value.type} [ {value.text}, %entry ], [ {part}, %rare ]", value.kind
+            )
+            for value, part in zip(near, parts, strict=True)
+        ]
 
     def _lane_by_lane(self, name: str, over: str, names: str) -> str:
         """The function that calls `name` for each lane of a mask."""
@@ -344,12 +419,22 @@ done:
 """
 
     def definition(
-        self, name: str, parameters: Sequence[str], result: Value, attributes: str
+        self, name: str, parameters: Sequence[str], results: Sequence[Value], attributes: str
     ) -> str:
-        """The text of the function whose instructions these are."""
+        """The text of the function whose instructions these are; several results make a structure."""
+        kind, result = result_type(results), results[0].text
+        if len(results) > 1:
+            result = "poison"
+            for k, v in enumerate(results):
+                result = self.raw(f"insertvalue {kind} {result}, {v.type} {v.text}, {k}")
         body = "\n".join(line if line.endswith(":") else f"  {line}" for line in self.lines)
-        kind = self.type_of("f")
         return (
             f"define internal {kind} @{name}({', '.join(parameters)}) {attributes} nounwind {{\n"
-            f"entry:\n{body}\n  ret {kind} {result.text}\n}}\n"
+            f"entry:\n{body}\n  ret {kind} {result}\n}}\n"
         )
+
+
+def result_type(results: Sequence[Value]) -> str:
+    """The type of one result, or of the structure of several."""
+    types = [value.type for value in results]
+    return types[0] if len(types) == 1 else f"{{ {', '.join(types)} }}"

@@ -1,0 +1,55 @@
+"""The random words of the native engine: Philox 4x32-10 (Salmon et al., 2011).
+
+A counter gives four words, and neighbours in memory mostly want the four of one counter: where the lanes at hand do,
+a counter is computed once for four of them.
+"""
+
+from __future__ import annotations
+
+from tgc.codegen.native.vectors import Value
+
+ROUNDS = 10
+FACTORS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+LOW = 0xFFFFFFFF
+
+
+def philox_words(at: Value, stream: Value, seed: Value) -> list[Value]:
+    """For each lane the four words of the counter at >> 2, as int32."""
+    code = at.code
+    if code.lanes < 8:
+        return _each_its_own(at, stream, seed)
+    quarter = code.over(code.format, code.lanes // 4)
+    base, *first = (v.lane(0) for v in (at, stream, seed))
+    blocks = quarter.spread(base.signed_shift(2)) + quarter.numbers(range(quarter.lanes))
+    places = [lane // 4 for lane in range(code.lanes)]
+    words = _rounds(blocks, *(quarter.spread(v) for v in first))
+    near = [w.to_single().shuffled(places) for w in words]
+    expected = code.spread(base & -4) + code.numbers([4 * place for place in places])
+    apart = (
+        ((at & -4) ^ expected) | (stream ^ code.spread(first[0])) | (seed ^ code.spread(first[1]))
+    )
+    operands = [at, stream, seed]
+    return code.otherwise(apart.differs(0), near, "philox_words.apart", operands, _each_its_own)
+
+
+def _each_its_own(at: Value, stream: Value, seed: Value) -> list[Value]:
+    return [w.to_single() for w in _rounds(at.signed_shift(2), stream, seed)]
+
+
+def _rounds(block: Value, stream: Value, seed: Value) -> list[Value]:
+    """The four words of each counter, in the low halves of 64 bits; the high halves are anything."""
+    x, y, key = [block, stream], [block >> 32, stream >> 32], [seed, seed >> 32]
+    for _ in range(ROUNDS):
+        a, b = ((word & LOW) * factor for word, factor in zip(x, FACTORS, strict=True))
+        x = [(b >> 32) ^ y[0] ^ key[0], (a >> 32) ^ y[1] ^ key[1]]
+        y = [b, a]
+        key = [k + step for k, step in zip(key, KEY_STEPS, strict=True)]
+    return [x[0], y[0], x[1], y[1]]
+
+
+def philox_word(at: Value, *words: Value) -> Value:
+    """Of four words the one at & 3."""
+    place = at.to_single()
+    odd, upper = (place & 1).differs(0), (place & 2).differs(0)
+    return upper.where(odd.where(words[3], words[2]), odd.where(words[1], words[0]))
