@@ -166,7 +166,7 @@ def expect(name: str, actual: Any, expected: float) -> None:
 
 
 def probe_engine(backend: str) -> str:
-    expect("the sum", tgc.jit(probed, backend=backend)(np.ones(10)), 10 * np.e)
+    expect("the sum", tgc.jit(backend=backend)(probed)(np.ones(10)), 10 * np.e)
     return "compiled and ran"
 
 

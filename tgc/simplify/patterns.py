@@ -62,6 +62,11 @@ class Rule:
     where: Callable[[Mapping[str, Node]], bool] | None = None
     kinds: tuple[str, ...] = ("float",)
 
+    @property
+    def head(self) -> str:
+        """The operation the pattern starts with, read off its text."""
+        return self.pattern.partition("(")[0].rstrip("_")
+
     @cached_property
     def root(self) -> Apply:
         """The pattern, parsed."""

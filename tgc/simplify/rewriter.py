@@ -50,25 +50,27 @@ def head(node: Node) -> str:
 
 
 class RuleSet:
-    """Rules and procedures indexed by head, the most specific first."""
+    """Rules and procedures by head. Patterns are parsed when a node of their head is met for the first time."""
 
-    def __init__(self, rules: Iterable[Rule], procedures: Iterable[Procedure]) -> None:
-        self._table: dict[str, list[tuple[str, str, Step]]] = {}
-        for procedure in procedures:
-            for name in procedure.heads:
-                self._add(name, procedure.name, procedure.exact, procedure.run)
-        for rule in sorted(rules, key=lambda rule: -rule.size):
-            self._add(rule.root.op, rule.name, rule.exact, _step(rule))
+    def __init__(
+        self, rules: Iterable[Rule], procedures: Iterable[Procedure], *, fast_math: bool
+    ) -> None:
+        self._rules: dict[str, list[Rule]] = {}
+        self._steps: dict[str, list[tuple[str, Step]]] = {}
+        self._procedures = [p for p in procedures if fast_math or p.exact in STRICT]
+        for rule in rules:
+            if fast_math or rule.exact in STRICT:
+                self._rules.setdefault(rule.head, []).append(rule)
 
-    def _add(self, head_name: str, name: str, exact: str, step: Step) -> None:
-        self._table.setdefault(head_name, []).append((name, exact, step))
-
-    def select(self, *, fast_math: bool) -> dict[str, list[tuple[str, Step]]]:
-        """The steps that may run, by head."""
-        return {
-            name: [(rule, step) for rule, exact, step in steps if fast_math or exact in STRICT]
-            for name, steps in self._table.items()
-        }
+    def steps(self, name: str) -> list[tuple[str, Step]]:
+        """What may be tried on a node of this head: procedures, then rules, the most specific first."""
+        found = self._steps.get(name)
+        if found is None:
+            rules = sorted(self._rules.get(name, ()), key=lambda rule: -rule.size)
+            found = [(p.name, p.run) for p in self._procedures if name in p.heads]
+            found += [(rule.name, _step(rule)) for rule in rules]
+            self._steps[name] = found
+        return found
 
 
 def _step(rule: Rule) -> Step:
@@ -87,7 +89,7 @@ class Rewriter:
 
     Attributes:
         graph: the graph being rewritten; new nodes go to its builder.
-        steps: from `RuleSet.select`.
+        rules: what is tried.
         budget: rewrites left.
         log: what was done.
         quotients: those of the graph's quotients a / c settled so far that are used more than once, by (a, c).
@@ -95,7 +97,7 @@ class Rewriter:
     """
 
     graph: Graph
-    steps: Mapping[str, list[tuple[str, Step]]]
+    rules: RuleSet
     budget: int
     log: list[Rewrite] = field(default_factory=list)
     quotients: dict[tuple[Node, Node], Node] = field(default_factory=dict)
@@ -135,7 +137,7 @@ class Rewriter:
         if known is not None:
             return known
         result = node
-        for name, step in self.steps.get(head(node), ()):
+        for name, step in self.rules.steps(head(node)):
             new = step(self, node) if self.budget > 0 else None
             if new is not None and new is not node:
                 self.budget -= 1

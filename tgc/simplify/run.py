@@ -9,7 +9,7 @@ from tgc.ir.rewrite import rewrite
 from tgc.ir.verify import verify
 from tgc.settings import current
 from tgc.simplify import algebra, factors, folds, movements, stability
-from tgc.simplify.rewriter import Rewrite, Rewriter, RuleSet, Step
+from tgc.simplify.rewriter import Rewrite, Rewriter, RuleSet
 
 BUDGET_PER_NODE = 32
 """Rewrites allowed for each node of the graph: far above what rules that all make progress can need."""
@@ -19,7 +19,7 @@ _STRUCTURE = (*algebra.PROCEDURES, *movements.PROCEDURES)
 
 
 @cache
-def _all_steps(fast_math: bool, last: bool) -> dict[str, list[tuple[str, Step]]]:
+def _all_rules(fast_math: bool, last: bool) -> RuleSet:
     rules = (*algebra.RULES, *stability.RULES, *factors.RULES)
     procedures = (
         *_STRUCTURE,
@@ -28,12 +28,12 @@ def _all_steps(fast_math: bool, last: bool) -> dict[str, list[tuple[str, Step]]]
         *folds.PROCEDURES,
         *factors.PROCEDURES,
     )
-    return RuleSet(rules, procedures).select(fast_math=fast_math)
+    return RuleSet(rules, procedures, fast_math=fast_math)
 
 
 @cache
-def _algebra_steps() -> dict[str, list[tuple[str, Step]]]:
-    return RuleSet(algebra.RULES, _STRUCTURE).select(fast_math=False)
+def _algebra_rules() -> RuleSet:
+    return RuleSet(algebra.RULES, _STRUCTURE, fast_math=False)
 
 
 def simplify(
@@ -50,7 +50,7 @@ def simplify(
         fast_math: also rewrites that assume finite values and ignore the sign of zero.
         log: receives what was rewritten.
     """
-    result = _run(graph, _all_steps(fast_math, last), log)
+    result = _run(graph, _all_rules(fast_math, last), log)
     if current().verify:
         verify(result, "simplify")
     return result
@@ -58,13 +58,11 @@ def simplify(
 
 def run_algebra(graph: Graph) -> Graph:
     """Exact algebra alone: what may still run once operations have been expanded."""
-    return _run(graph, _algebra_steps(), None)
+    return _run(graph, _algebra_rules(), None)
 
 
-def _run(
-    graph: Graph, steps: dict[str, list[tuple[str, Step]]], log: list[Rewrite] | None
-) -> Graph:
-    rewriter = Rewriter(graph, steps, BUDGET_PER_NODE * (len(graph.nodes()) + 8))
+def _run(graph: Graph, rules: RuleSet, log: list[Rewrite] | None) -> Graph:
+    rewriter = Rewriter(graph, rules, BUDGET_PER_NODE * (len(graph.nodes()) + 8))
     result = rewriter.run()
     if log is not None:
         log += rewriter.log

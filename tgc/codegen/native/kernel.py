@@ -365,9 +365,10 @@ class _Writer:
         )
         value = self._operand(s.value, scope)
         mask = scope.mask if at.lanes > 1 else None
+        # The memory of a donated input is not ours, and its lines have just been read.
         streams = (
             buffer.role == "out"
-            and buffer.alias is None  # whose lines have just been read, and whose memory is not ours
+            and buffer.alias is None
             and at.lanes > 1
             and at.places is None
             and self._streams(s.index, buffer.dtype, scope.axis)
