@@ -6,7 +6,8 @@ A call is looked up three times, each lookup seldom needing the next:
 2. by assumptions: the traces made so far, each valid for all sizes that satisfy what the user's Python asked;
 3. by regime: the emitted sources of a trace (see `program.py`).
 
-Most calls are like one of the last few, and are recognised before any of this, without making a key: see `guarded.py`.
+Most calls are like one of the last few, or like the last one of their shapes, and are recognised before any of this,
+without making a key: see `guarded.py`.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Dispatcher:
         self._parameters = _parameters(function) if static_argnames else ()
         self._memo: dict[Any, _Entry] = {}
         self._recent: tuple[Guarded, ...] = ()
+        self._by_shapes: dict[Any, Guarded] = {}
         self._records: list[Record] = []
         self._captures: list[tuple[Get, Any]] = []
         self._guards = Guards(None)
@@ -106,6 +108,12 @@ class Dispatcher:
         for call in self._recent:
             result = call(args, kwargs)
             if result is not MISS:
+                return result
+        earlier = self._by_shapes.get(_shapes(args))
+        if earlier is not None:
+            result = earlier(args, kwargs)
+            if result is not MISS:
+                self._recent = (earlier, *self._recent[: _RECENT - 1])
                 return result
         return self._general(args, kwargs)
 
@@ -179,8 +187,10 @@ class Dispatcher:
                 self._gone,
             )
         )
-        if not holders:  # objects among the arguments are not kept alive for long
-            entry.guarded = call
+        if (
+            call is not None and not holders
+        ):  # objects among the arguments are not kept alive for long
+            entry.guarded = self._by_shapes[_shapes(args)] = call
         return call
 
     def _gone(self, _: Any) -> None:
@@ -265,6 +275,7 @@ class Dispatcher:
         entry = _Entry(donating(run, record.inputs, donated, names) if donated else run)
         if len(self._memo) >= _MEMO_LIMIT:
             self._memo.clear()
+            self._by_shapes.clear()
         self._memo[self._key(leaves, definition, args, kwargs)] = entry
         return entry
 
@@ -323,6 +334,7 @@ class Dispatcher:
                 known[id(value)] = len(self._captures)
                 self._captures.append((getter_of(value, self.function, holders), value))
                 self._memo.clear()
+                self._by_shapes.clear()
             places.append(len(leaves) + known[id(value)])
         return places
 
@@ -354,6 +366,16 @@ def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], tre
     more, named = trees.flatten(kwargs)
     count = positional.leaves + named.leaves
     return leaves + more, trees.TreeDef("tuple", children=(positional, named), leaves=count)
+
+
+def _shapes(args: tuple[Any, ...]) -> Any:
+    """What tells most kinds of calls apart; None if it is no key."""
+    shapes = tuple([getattr(arg, "shape", None) for arg in args])
+    try:
+        hash(shapes)
+    except TypeError:
+        return None
+    return shapes
 
 
 def _exact(leaf: Any) -> Any:

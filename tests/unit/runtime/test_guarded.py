@@ -115,6 +115,23 @@ def test_a_few_kinds_in_turn_are_recognised(slow: list[int]) -> None:
     assert len(slow) == len(kinds)
 
 
+def test_many_shapes_in_turn_are_recognised(slow: list[int]) -> None:
+    f = tgc.jit(lambda x, y: x * 2 + y)
+    for _ in range(3):
+        for n in range(2, 22):
+            x = np.full(n, float(n))
+            np.testing.assert_array_equal(f(x, y=x), x * 3)
+            assert f(x.astype(np.float32), x.astype(np.float32)).dtype == np.float32
+            np.testing.assert_array_equal(f(x, y=x), x * 3)
+    recognised = 3 * 3 * 20 - len(slow)
+    assert recognised > 0
+    slow.clear()
+    for _ in range(3):
+        for n in range(2, 22):
+            f(x[:n], y=x[:n])
+    assert len(slow) <= 20
+
+
 def test_what_differs_between_arrays_is_seen() -> None:
     f = tgc.jit(lambda x, y: x + y)
     base = np.arange(16.0).reshape(4, 4)
