@@ -205,7 +205,8 @@ def _note(holder: Any, inner: Sequence[tuple[Any, Any]], watch: Watch) -> None:
         if own is not None and key in own:
             watch.item(own, key, value, array=is_array(value))
         else:
-            watch.attribute(holder, key, value, array=is_array(value))
+            of_class = inspect.getattr_static(type(holder), key, None) is value
+            watch.attribute(type(holder) if of_class else holder, key, value, array=is_array(value))
 
 
 def is_array(value: object) -> bool:
@@ -305,6 +306,14 @@ def _is_of_library(value: object) -> bool:
     return top in ("tgc", "numpy", "torch", "sympy") and not _is_torch_module(value)
 
 
+def _held_weakly(value: Any) -> Get:
+    """How to get at a value without keeping it alive, where that is possible."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return partial(_constant, value)
+
+
 class Same:
     """An object as a key, by identity; held weakly where that is possible, and once it is gone equal to nothing."""
 
@@ -312,10 +321,7 @@ class Same:
 
     def __init__(self, value: object) -> None:
         self._hash = id(value)
-        try:
-            self._get: Get = weakref.ref(value)
-        except TypeError:
-            self._get = partial(_constant, value)
+        self._get = _held_weakly(value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Same) or other._hash != self._hash:
@@ -347,7 +353,7 @@ def getter_of(target: object, function: object, holders: Sequence[object] = ()) 
     for get, value in seen:
         if value is target:
             return get
-    roots: list[tuple[Get, Any]] = [(partial(_constant, h), h) for h in holders]
+    roots: list[tuple[Get, Any]] = [(_held_weakly(holder), holder) for holder in holders]
     roots += seen
     for names in (_all_names(function, seen), None):  # what the code names is searched first
         met: set[int] = set()

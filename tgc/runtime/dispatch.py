@@ -6,8 +6,8 @@ A call is looked up three times, each lookup seldom needing the next:
 2. by assumptions: the traces made so far, each valid for all sizes that satisfy what the user's Python asked;
 3. by regime: the emitted sources of a trace (see `program.py`).
 
-Most calls are like one of the last few, or like the last one of their shapes, and are recognised before any of this,
-without making a key: see `guarded.py`.
+Most calls are like one of the last few, or like the last one with the same looks, and are recognised before any of
+this, without making a key: see `guarded.py`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from tgc.trace.state import active
 from tgc.trace.tracer import Tracer
 
 _MEMO_LIMIT = 4096
+_PLAIN = frozenset((bool, int, float, str, type(None), tuple, list, dict))
 _RECENT = 4  # guarded calls that are tried before a key is made
 _ndarray = np.ndarray
 
@@ -75,9 +76,10 @@ class Record:
 
 @dataclass
 class _Entry:
-    """A prepared call, and its guarded call if that may be kept."""
+    """A prepared call: its runner, the leaves that takes, and its guarded call if that may be kept."""
 
     run: Runner
+    inputs: tuple[int, ...]
     guarded: Guarded | None = None
 
 
@@ -98,9 +100,9 @@ class Dispatcher:
         self._parameters = _parameters(function) if static_argnames else ()
         self._memo: dict[Any, _Entry] = {}
         self._recent: tuple[Guarded, ...] = ()
-        self._by_shapes: dict[Any, Guarded] = {}
+        self._by_looks: dict[Any, Guarded] = {}
         self._records: list[Record] = []
-        self._captures: list[tuple[Get, Any]] = []
+        self._captures: list[Get] = []
         self._guards = Guards(None)
         self._lock = threading.RLock()
 
@@ -109,7 +111,7 @@ class Dispatcher:
             result = call(args, kwargs)
             if result is not MISS:
                 return result
-        earlier = self._by_shapes.get(_shapes(args))
+        earlier = self._by_looks.get(_looks(args, kwargs))
         if earlier is not None:
             result = earlier(args, kwargs)
             if result is not MISS:
@@ -135,13 +137,13 @@ class Dispatcher:
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return self.function(*args, **kwargs)
         given = len(leaves)
-        leaves += [get() for get, _ in self._captures]
+        leaves += [get() for get in self._captures]
         entry = self._memo.get(self._key(leaves, definition, args, kwargs))
         if entry is None:
             with self._lock:
                 key = self._key(leaves, definition, args, kwargs)
                 entry = self._memo.get(key) or self._prepare(args, kwargs, leaves, definition)
-        leaves = leaves[:given] + [get() for get, _ in self._captures]
+        leaves = leaves[:given] + [get() for get in self._captures]
         self._remember(entry, args, kwargs, leaves, definition)
         return entry.run(*leaves)
 
@@ -161,6 +163,7 @@ class Dispatcher:
             call = self._guarded(entry, args, kwargs, leaves, definition)
         if call is not None:
             self._recent = (call, *recent[: _RECENT - 1])
+            self._by_looks[_looks(args, kwargs)] = call
 
     def _guarded(
         self,
@@ -181,20 +184,23 @@ class Dispatcher:
                 named,
                 leaves,
                 self._static_leaves(args, kwargs),
-                [watch.reader(get()) or get for get, _ in self._captures],
+                tuple(
+                    (watch.reader(get()) or get) if len(given) + k in entry.inputs else None
+                    for k, get in enumerate(self._captures)
+                ),
                 watch,
                 entry.run,
                 self._gone,
             )
         )
-        if (
-            call is not None and not holders
-        ):  # objects among the arguments are not kept alive for long
-            entry.guarded = self._by_shapes[_shapes(args)] = call
+        if not holders:  # which a guarded call does not outlive
+            entry.guarded = call
         return call
 
     def _gone(self, _: Any) -> None:
+        """Drop the guarded calls: an object among some arguments is no more, and what it held shall go."""
         self._recent = ()
+        self._by_looks.clear()
 
     def _key(
         self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -258,7 +264,7 @@ class Dispatcher:
             record = self._find(signature, leaves) or self._trace(
                 signature, args, kwargs, leaves[: definition.leaves]
             )
-        leaves = leaves[: definition.leaves] + [get() for get, _ in self._captures]
+        leaves = leaves[: definition.leaves] + [get() for get in self._captures]
         container = container_of_all([leaves[i] for i in record.inputs])
         donated, names = record.results.donated, [a.name for a in record.abstracts]
         if donated:
@@ -272,10 +278,12 @@ class Dispatcher:
             self.backend,
             draws=record.draws,
         )
-        entry = _Entry(donating(run, record.inputs, donated, names) if donated else run)
+        run = donating(run, record.inputs, donated, names) if donated else run
+        entry = _Entry(run, record.inputs)
         if len(self._memo) >= _MEMO_LIMIT:
             self._memo.clear()
-            self._by_shapes.clear()
+        if len(self._by_looks) >= _MEMO_LIMIT:
+            self._by_looks.clear()
         self._memo[self._key(leaves, definition, args, kwargs)] = entry
         return entry
 
@@ -327,14 +335,13 @@ class Dispatcher:
     def _capture(self, captured: Sequence[Any], leaves: list[Any]) -> list[int]:
         """Positions of captured arrays behind the leaves; each is found by name, so that rebinding is seen."""
         places = []
-        known = {id(get()): k for k, (get, _) in enumerate(self._captures)}
+        known = {id(get()): k for k, get in enumerate(self._captures)}
         for value in captured:
             if id(value) not in known:
                 holders = [leaf for leaf in leaves if _is_holder(leaf)]
                 known[id(value)] = len(self._captures)
-                self._captures.append((getter_of(value, self.function, holders), value))
+                self._captures.append(getter_of(value, self.function, holders))
                 self._memo.clear()
-                self._by_shapes.clear()
             places.append(len(leaves) + known[id(value)])
         return places
 
@@ -368,14 +375,16 @@ def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], tre
     return leaves + more, trees.TreeDef("tuple", children=(positional, named), leaves=count)
 
 
-def _shapes(args: tuple[Any, ...]) -> Any:
-    """What tells most kinds of calls apart; None if it is no key."""
-    shapes = tuple([getattr(arg, "shape", None) for arg in args])
-    try:
-        hash(shapes)
-    except TypeError:
-        return None
-    return shapes
+def _looks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells most kinds of calls apart and costs little: shapes, classes, and which objects."""
+    found: list[Any] = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind = value.__class__
+        if kind in _PLAIN:
+            found.append(kind)
+        else:
+            found.append(value.shape if hasattr(kind, "shape") else id(value))
+    return tuple(found)
 
 
 def _exact(leaf: Any) -> Any:

@@ -41,7 +41,7 @@ class Prepared:
         args, kwargs: the structures of the arguments.
         leaves: the leaves of both, then the captured arrays.
         static: which leaves belong to arguments that are given by value.
-        captured: how each captured array is read.
+        captured: how each captured array is read; None for one that another trace captured.
         watch: what the function saw besides.
         run: the runner.
         gone: is called when an object among the arguments is no more.
@@ -51,7 +51,7 @@ class Prepared:
     kwargs: TreeDef | None
     leaves: Sequence[Any]
     static: frozenset[int]
-    captured: Sequence[Get]
+    captured: Sequence[Get | None]
     watch: Watch
     run: Callable[..., Any]
     gone: Callable[[Any], None]
@@ -76,13 +76,16 @@ def guarded(call: Prepared) -> Guarded | None:
         if same is not None:
             body.names["same"] = same
             _refuse(body, ["same()"])
-        if call.captured:
-            read = [f"{body.bind('read', get)}()" for get in call.captured]
-            body.say(f"{tuple_text(names[given:])} = {tuple_text(read)}")
-            _leaves(body, names[given:], call.leaves[given:], call)
+        taken = [(names[given + k], get) for k, get in enumerate(call.captured) if get is not None]
+        for name, get in taken:
+            body.say(f"{name} = {body.bind('read', get)}()")
+        _leaves(body, [n for n, _ in taken], [call.leaves[int(n[1:])] for n, _ in taken], call)
     except _Unguarded:
         return None
     body.names["run"] = call.run
+    names[given:] = [
+        "None" if get is None else name for name, get in zip(names[given:], call.captured)
+    ]
     body.say(f"return run({', '.join(names)})")
     made: Guarded = function("call", "args, kwargs", body.lines, body.names)
     return made

@@ -273,14 +273,14 @@ def out_of_host(dtype: DType, shape: Shape, target: str) -> Convert:
         return AS_IT_IS
     if dtype.name == "bfloat16":
         return Convert("wrap_bits({})", (("wrap_bits", _wrap_bits),))
-    if shape:
-        return Convert("from_numpy({})", (("from_numpy", sys.modules["torch"].from_numpy),))
-    return Convert("wrap({})", (("wrap", wrap),))  # it may be a numpy scalar
+    names = ("from_numpy", sys.modules["torch"].from_numpy), ("asarray", np.asarray)
+    # A result of no rank may be a numpy scalar.
+    return Convert("from_numpy({})" if shape else "from_numpy(asarray({}))", names)
 
 
 def wrap(array: Any) -> Any:
     """A numpy result of any dtype as a tensor, sharing memory."""
-    if array.dtype.name == "bfloat16":
+    if array.dtype.kind == "V":  # bfloat16, of a package of its own
         return _wrap_bits(array)
     return sys.modules["torch"].from_numpy(np.asarray(array))
 

@@ -425,21 +425,31 @@ def test_changes_in_a_torch_module_are_seen(slow: list[int]) -> None:
 
 
 def test_objects_among_the_arguments_are_not_kept_alive() -> None:
-    f = tgc.jit(lambda layer, x: x * layer.scale)
+    class Part:
+        by = 2.0
+
+    f = tgc.jit(lambda layer, x: x * layer.scale * layer.w * layer.parts.by + layer.offset)
     x = np.ones(3)
-    layer = Layer()
-    f(layer, x)
-    f(layer, x)
-    layer.parts = Gone()
-    dead = weakref.ref(layer.parts)
-    del layer
+    layers = [Layer() for _ in range(8)]
+    for layer in layers:
+        layer.parts = Part()
+        for _ in range(2):
+            assert f(layer, x)[0] == 4
+    dead = [weakref.ref(layer.parts) for layer in layers]
+    del layers, layer
     gc.collect()
-    assert dead() is None
-    assert f(Layer(), x)[0] == 2
+    assert [part() for part in dead] == [None] * 8
 
 
-class Gone:
-    pass
+def test_a_method_of_many_objects_is_recognised(slow: list[int]) -> None:
+    f = tgc.jit(lambda layer, x: layer.at(x))
+    x = np.arange(3.0)
+    layers = [Layer() for _ in range(12)]
+    for k in range(4):
+        for j, layer in enumerate(layers):
+            layer.w = np.full(3, k + 3.0 * j)
+            np.testing.assert_allclose(f(layer, x), layer.at(x))
+    assert len(slow) == len(layers)
 
 
 def test_threads_with_calls_of_different_kinds() -> None:
