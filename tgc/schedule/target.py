@@ -30,7 +30,7 @@ class Target:
 
 
 NUMPY = Target(
-    "numpy", "numpy", flat=1 << 17, tile=1 << 17, row=1 << 20, whole=1 << 17, programs=64
+    "numpy", "numpy", flat=1 << 16, tile=1 << 16, row=1 << 20, whole=1 << 17, programs=64
 )
 
 NATIVE = Target(
