@@ -85,19 +85,23 @@ def flat(result: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("backend", ["numpy", "triton"])
+@pytest.mark.parametrize("backend", ["numpy", "native", "triton"])
 def test_results_take_the_memory_of_donated_arguments(
     backend: str, case: str, tmp_path: Path
 ) -> None:
     found, values, call, _ = traced(case)
     want = flat(tgc.jit(call)(*[v.copy() for v in values]))
-    plan = plan_of(
-        found.graph, found.hints, chain.TINY if backend == "numpy" else chain.TINY_TRITON
-    )
+    kinds: dict[str, Any] = {
+        "numpy": chain.Numpy,
+        "native": chain.Native,
+        "triton": chain.Triton,
+    }
+    kind = kinds[backend]
+    plan = plan_of(found.graph, found.hints, kind.target)
     assert all(plan.buffer(o).alias == g for g, o in plan.writes) == CASES[case][3]
     given = [v.copy() for v in values]
-    if backend == "numpy":
-        module = chain.Numpy(plan).module
+    if backend != "triton":
+        module = kind(plan).module
         got = list(getattr(module, plan.name)(*given))
         kept = [g for g in given if any(g is r for r in got)]
         assert len(kept) == len(plan.writes)

@@ -186,7 +186,8 @@ class Call:
     def _argument(self, body: Lines, kind: str, i: int, address: bool) -> str:
         """The expression of an argument of the host's backward."""
         if kind == "input" and i in self.numbers:
-            return f"ctx.numbers[{self.numbers.index(i)}]"
+            body.say(f"n{i} = ctx.numbers[{self.numbers.index(i)}]")
+            return body.convert(self.into[i][False], f"n{i}")
         if kind == "input":
             return body.convert(self.into[i][address], f"t{i}")
         variable = {"output": f"o{i}", "saved": f"s{i}"}.get(kind)

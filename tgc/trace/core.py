@@ -12,7 +12,7 @@ from tgc.errors import DeviceError, DTypeError, UnsupportedOpError
 from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Broadcast, Movement, Node, Shape
+from tgc.ir.nodes import Broadcast, Leaf, Movement, Node, Shape
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, Size
 from tgc.trace.abstract import is_torch, loaded_torch, python_dtype, to_dtype
@@ -121,15 +121,35 @@ class Operands:
 
 
 def _container(value: Value) -> str:
-    if isinstance(value, Tracer):
-        return value.container
-    return "numpy scalar" if isinstance(value, np.generic) else "scalar"
+    if _is_numpy_scalar(value):
+        return "numpy scalar"
+    return value.container if isinstance(value, Tracer) else "scalar"
+
+
+def _is_numpy_scalar(value: Value) -> bool:
+    """Whether numpy would have a scalar here: all that is 0-d but arrays that came in as such."""
+    if not isinstance(value, Tracer):
+        return isinstance(value, np.generic)
+    if value.container != "numpy" or value.ndim:
+        return False
+    leaf = isinstance(value.node, Leaf) and value.node in current().arguments
+    return not leaf or value.node in current().scalars
+
+
+_AS_NUMBERS = {
+    "float": dtypes.float64,
+    "int": dtypes.int64,
+    "uint": dtypes.int64,
+    "bool": dtypes.bool_,
+}
 
 
 def _ranked(value: Value, container: str) -> tuple[DType, int]:
     if isinstance(value, Tracer):
         if value.container == "scalar":
             return value.kind, WEAK
+        if container != "numpy" and _is_numpy_scalar(value):
+            return _AS_NUMBERS[value.kind.kind], WEAK  # a number to torch, of whatever width
         return value.kind, ARRAY if value.ndim else ZERO_D
     if isinstance(value, SymbolicInt):
         return dtypes.int64, WEAK
@@ -232,7 +252,7 @@ def stretched_view(x: Tracer, shape: Shape) -> Tracer:
 
 def wrap(node: Node, *like: Tracer) -> Tracer:
     """A result that follows the rules of its operands."""
-    return Tracer(node, join_containers([t.container for t in like]), join_devices(like))
+    return Tracer(node, join_containers([_container(t) for t in like]), join_devices(like))
 
 
 def check_accepts(op: str, dtype: DType) -> None:

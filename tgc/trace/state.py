@@ -176,6 +176,7 @@ class Trace:
         self.leaves: list[Leaf] = []
         self.captured: list[object] = []
         self.arguments: dict[Leaf, Abstract] = {}
+        self.scalars: set[Leaf] = set()
         self.code = code
         self.frame: FrameType | None = None
         self.depth = 0
@@ -213,6 +214,8 @@ class Trace:
         self.abstracts.append(abstract)
         self.leaves.append(leaf)
         self.arguments[leaf] = abstract
+        if isinstance(value, np.generic):
+            self.scalars.add(leaf)
         return Tracer(leaf, container, abstract.device)
 
     def draw(self) -> tuple[Leaf, int]:
