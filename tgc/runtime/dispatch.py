@@ -267,8 +267,9 @@ class Dispatcher:
         leaves = leaves[: definition.leaves] + [get() for get in self._captures]
         container = container_of_all([leaves[i] for i in record.inputs])
         donated, names = record.results.donated, [a.name for a in record.abstracts]
+        values = [leaves[i] for i in record.inputs]
         if donated:
-            check_donated(donated, [leaves[i] for i in record.inputs], names)
+            check_donated(donated, values, names)
         run = runner_of(
             record.program,
             record.inputs,
@@ -278,7 +279,7 @@ class Dispatcher:
             self.backend,
             draws=record.draws,
         )
-        run = donating(run, record.inputs, donated, names) if donated else run
+        run = donating(run, record.inputs, donated, values, names) if donated else run
         entry = _Entry(run, record.inputs)
         if len(self._memo) >= _MEMO_LIMIT:
             self._memo.clear()

@@ -30,21 +30,41 @@ def check_donated(donated: Sequence[int], values: Sequence[Any], names: Sequence
 
 
 def donating(
-    run: Call, inputs: Sequence[int], donated: Sequence[int], names: Sequence[str]
+    run: Call,
+    inputs: Sequence[int],
+    donated: Sequence[int],
+    values: Sequence[Any],
+    names: Sequence[str],
 ) -> Call:
     """`run` for calls that donate those of its `inputs`, positions among the leaves, that are numbered `donated`.
 
-    It raises MutationError where a call donates memory that is read-only, or shared with another argument.
+    `values` are inputs like those of the calls, with their shapes and strides. It raises MutationError where a call
+    donates memory that is read-only, or shared with another argument.
     """
+    reach: list[tuple[int, int, int, int, bool]] = []
+    for i, (place, value) in enumerate(zip(inputs, values)):
+        span = _span(value)
+        if span is not None:
+            low, high = (end - _address(value) for end in span)
+            reach.append((place, i, low, high, is_tensor(value)))
     chosen = frozenset(donated)
+    tensors = [inputs[i] for i in donated if is_tensor(values[i])]
+    bump = torch_module().autograd.graph.increment_version if tensors else None
 
     def call(*leaves: Any) -> Any:
-        given = [leaves[i] for i in inputs]
-        _check_memory(given, chosen, names)
+        spans = []
+        for place, i, low, high, tensor in reach:
+            if tensor:
+                address = leaves[place].data_ptr()
+            else:
+                address, read_only = leaves[place].__array_interface__["data"]
+                if read_only and i in chosen:
+                    raise _refused(f"{names[i]} is read-only", "donate a copy")
+            spans.append((address + low, address + high, i))
+        _check_apart(spans, chosen, names)
         result = run(*leaves)
-        tensors = [given[i] for i in donated if is_tensor(given[i])]
-        if tensors:
-            torch_module().autograd.graph.increment_version(tensors)
+        if bump is not None:
+            bump([leaves[place] for place in tensors])
         return result
 
     return call
@@ -72,26 +92,26 @@ def _check_gradients(values: Sequence[Any]) -> None:
         )
 
 
-def _check_memory(values: Sequence[Any], donated: frozenset[int], names: Sequence[str]) -> None:
-    """Refuse donated memory that is read-only, or that another argument reaches."""
-    spans = []
-    for i, value in enumerate(values):
-        span = _span(value)
-        if span is not None:
-            spans.append((*span, i))
-            if i in donated and not is_tensor(value) and not value.flags.writeable:
-                raise _refused(f"{names[i]} is read-only", "donate a copy")
+def _check_apart(
+    spans: list[tuple[int, int, int]], donated: frozenset[int], names: Sequence[str]
+) -> None:
+    """Refuse donated memory that another argument reaches. Spans are start, end and number of an input."""
     spans.sort()
     last, last_donated = (0, 0), (0, 0)
     for start, end, i in spans:
         before = last if i in donated else last_donated
         if start < before[0]:
-            raise _refused(
-                f"{names[before[1]]} and {names[i]} share memory", "pass a copy of one of them"
-            )
+            first, second = names[before[1]], names[i]
+            raise _refused(f"{first} and {second} share memory", "pass a copy of one of them")
         last = max(last, (end, i))
         if i in donated:
             last_donated = max(last_donated, (end, i))
+
+
+def _address(value: Any) -> int:
+    """The address of an array's first element."""
+    found: int = value.data_ptr() if is_tensor(value) else value.__array_interface__["data"][0]
+    return found
 
 
 def _span(value: Any) -> tuple[int, int] | None:
