@@ -351,6 +351,43 @@ def test_folds_of_fixed_extents(fixed: int, rng: np.random.Generator) -> None:
     check(plan, [rng.standard_normal((9, fixed)).astype(np.float32)])
 
 
+def test_what_is_computed_twice_is_computed_once(rng: np.random.Generator) -> None:
+    outs = ["y0", "y1", "y2"]
+    buffers = (buffer("x", float32, (n,)), *(buffer(y, float32, (n,), "out") for y in outs))
+    b = KernelBuilder("kernel", [Axis("i", n, "grid", 4)], buffers)
+    x = b.load("x", ("i", 1))
+    b.store("y0", b.op("exp", b.op("mul", x, 0.0)), ("i", 1))
+    b.store("y1", b.op("exp", b.op("mul", x, 0.0)), ("i", 1))
+    b.store("y2", b.op("div", 1.0, b.op("mul", x, -0.0)), ("i", 1))  # not the same zero
+    plan = plan_of(b.build(["n"]), ["x"], outs, [Binding("n", "x", 0)])
+    source = emit([plan])
+    assert (source.count("np.exp("), source.count("np.multiply(")) == (1, 2)
+    check(plan, [rng.random(9).astype(np.float32)])
+
+
+def test_selection_by_bits_keeps_every_bit() -> None:
+    """Also of NaN, infinities and zeros."""
+    buffers = (
+        buffer("c", bool_, (n,)),
+        *(buffer(x, float32, (n,)) for x in ("a", "b")),
+        *(buffer(y, float32, (n,), "out") for y in ("y0", "y1", "y2")),
+    )
+    kernel = KernelBuilder("select_kernel", [Axis("i", n, "grid", 4)], buffers)
+    c, a, b = (kernel.load(x, ("i", 1)) for x in ("c", "a", "b"))
+    kernel.store("y0", kernel.op("where", c, a, b), ("i", 1))
+    kernel.store("y1", kernel.op("where", c, kernel.op("neg", a), 0.0), ("i", 1))
+    kernel.store("y2", kernel.op("where", c, -0.0, kernel.op("neg", b)), ("i", 1))
+    plan = plan_of(kernel.build(["n"]), ["c", "a", "b"], ["y0", "y1", "y2"], [Binding("n", "c", 0)])
+    values = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.5, -3e-45, 3e38, 1.0], np.float32)
+    for condition in (values > 0, values < 0, values == values, values != values):
+        got = host(plan)(condition, values, values[::-1].copy())
+        other, zero = values[::-1], np.float32(0.0)
+        chosen = [(values, other), (-values, zero), (-zero, -other)]
+        want = [np.where(condition, yes, no) for yes, no in chosen]
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_array_equal(g.view(np.int32), w.view(np.int32))
+
+
 def test_constants_are_exact() -> None:
     values = [
         0.1,

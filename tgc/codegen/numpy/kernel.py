@@ -16,6 +16,7 @@ from tgc.codegen.numpy.cost import grain_text
 from tgc.codegen.numpy.lines import define
 from tgc.codegen.numpy.liveness import statements
 from tgc.codegen.numpy.points import remove_points
+from tgc.codegen.numpy.repeats import remove_repeats
 from tgc.codegen.numpy.slots import Place
 from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
@@ -33,7 +34,8 @@ class Argument:
 
 def emit_kernel(kernel: Kernel, name: str, constants: Constants, module_names: Names) -> str:
     """The source of a kernel's functions. The last one, `name`, takes the buffers, then the sizes, by position."""
-    return _KernelWriter(remove_points(kernel), name, constants, module_names).write()
+    kernel = remove_repeats(remove_points(kernel))
+    return _KernelWriter(kernel, name, constants, module_names).write()
 
 
 class _KernelWriter:
