@@ -161,10 +161,58 @@ def _in_range(rewriter: Rewriter, mask: Node, axis: int) -> Node | None:
     return None
 
 
+def fold_of_centred(rewriter: Rewriter, node: Node) -> Node | None:
+    """Values less their mean add up to nothing: `sum(a - b * (x - mean(x)))` is `sum(a)` for any `b` along the sum.
+
+    Derivatives of variances and norms are full of these, and each would be another pass over the data. NaN and
+    infinities of `x` stay, as 0 * mean(x).
+    """
+    fold = _basic_reduce(node)
+    if fold is None or fold.monoid != "sum" or not node.dtype.is_float:
+        return None
+    x = fold.args[0]
+    nothing = _nothing(rewriter, x, fold.axes)
+    if nothing is not None or not isinstance(x, Map) or x.op not in ("add", "sub"):
+        return nothing
+    for k, part in enumerate(x.args):
+        nothing = _nothing(rewriter, part, fold.axes)
+        if nothing is not None:
+            rest = rewriter.fold(fold, x.args[1 - k])
+            return rewriter.map(x.op, *((nothing, rest) if k == 0 else (rest, nothing)))
+    return None
+
+
+def _nothing(rewriter: Rewriter, x: Node, axes: tuple[int, ...]) -> Node | None:
+    """0, or NaN, if `x` is a difference from a mean over `axes`, scaled by what repeats along them; else None."""
+    if not isinstance(x, Map):
+        return None
+    if x.op in ("mul", "div"):
+        for k in (1, 0) if x.op == "mul" else (1,):
+            scale = along_others(rewriter, x.args[k], axes)
+            inner = None if scale is None else _nothing(rewriter, x.args[1 - k], axes)
+            if scale is not None and inner is not None:
+                return rewriter.map(x.op, inner, scale)
+    mean = along_others(rewriter, x.args[1], axes) if x.op == "sub" else None
+    if mean is None or not isinstance(mean, Map) or mean.op != "div":
+        return None
+    total, count = mean.args
+    extent = product([x.shape[a] for a in axes])
+    if (
+        isinstance(total, Fold)
+        and (total.monoid, total.axes, total.args[0]) == ("sum", axes, x.args[0])
+        and isinstance(count, Leaf)
+        and isinstance(count.source, Const)
+        and count.source.value == extent
+    ):
+        return rewriter.map("mul", rewriter.like(mean, 0), mean)
+    return None
+
+
 PROCEDURES: tuple[Procedure, ...] = (
     Procedure("fold of unit axes", ("Fold",), "rounding", fold_of_units),
     Procedure("fold of constant", ("Fold",), "rounding", fold_of_constant),
     Procedure("fold of repeated values", ("Fold",), "rounding", fold_of_broadcast),
     Procedure("fold before broadcast", ("Fold",), "bits", fold_before_broadcast),
+    Procedure("sum of centred values", ("Fold",), "regroup", fold_of_centred),
     Procedure("fold of one index", ("Fold",), "regroup", fold_of_one_hot),
 )

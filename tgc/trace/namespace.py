@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tgc.errors import TraceError
+from tgc.settings import current, settings
 from tgc.trace.names import TGC
 from tgc.trace.spelling import Spelling
 from tgc.trace.state import active
@@ -40,6 +41,9 @@ def _function(name: str, spelling: Spelling) -> Callable[..., Any]:
         options = repr(sorted(kwargs.items()))
         if options not in compiled:
             compiled[options] = _eager[0](lambda *arrays: spelling(*arrays, **kwargs))
+        if current().disable:  # nothing but a compiled function computes it
+            with settings(disable=False):
+                return compiled[options](*args)
         return compiled[options](*args)
 
     function.__name__ = function.__qualname__ = name
