@@ -161,9 +161,9 @@ def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, co
     rows_f32 = np.array(rows, np.float32)
     r_step = -(-65536 // cols)
     if rows <= r_step:
-        flag0 = np.empty((rows, cols), np.bool_)
-        k0 = np.empty((rows, cols), np.int32)
-        t0 = np.empty((rows, cols), np.float32)
+        flag0 = empty((rows, cols), np.bool_)
+        k0 = empty((rows, cols), np.int32)
+        t0 = empty((rows, cols), np.float32)
         cross_entropy_backward_kernel_block(
             logits, label, where, row_sum, g, d_logits, c, flag0, k0, t0, cols_i64, rows_f32
         )

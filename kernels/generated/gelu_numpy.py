@@ -58,9 +58,9 @@ def gelu_kernel(x, out, cols, rows):
     x = x.reshape(-1)
     out = out.reshape(-1)
     if cols * rows <= 65536:
-        t0 = np.empty(cols * rows, np.float32)
-        t1 = np.empty(cols * rows, np.float32)
-        t2 = np.empty(cols * rows, np.float32)
+        t0 = empty(cols * rows, np.float32)
+        t1 = empty(cols * rows, np.float32)
+        t2 = empty(cols * rows, np.float32)
         gelu_kernel_block(x, out, t0, t1, t2)
         return
 
@@ -120,9 +120,9 @@ def gelu_backward_kernel(x, g, d_x, cols, rows):
     x = x.reshape(-1)
     d_x = d_x.reshape(-1)
     if cols * rows <= 65536:
-        t0 = np.empty(cols * rows, np.float32)
-        t1 = np.empty(cols * rows, np.float32)
-        t2 = np.empty(cols * rows, np.float32)
+        t0 = empty(cols * rows, np.float32)
+        t1 = empty(cols * rows, np.float32)
+        t2 = empty(cols * rows, np.float32)
         gelu_backward_kernel_block(x, g, d_x, t0, t1, t2)
         return
 

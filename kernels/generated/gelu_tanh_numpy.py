@@ -95,10 +95,10 @@ def gelu_tanh_backward_kernel(x, g, d_x, cols, rows):
     g = g.reshape(-1)
     d_x = d_x.reshape(-1)
     if cols * rows <= 65536:
-        t0 = np.empty(cols * rows, np.float32)
-        t1 = np.empty(cols * rows, np.float32)
-        t2 = np.empty(cols * rows, np.float32)
-        t3 = np.empty(cols * rows, np.float32)
+        t0 = empty(cols * rows, np.float32)
+        t1 = empty(cols * rows, np.float32)
+        t2 = empty(cols * rows, np.float32)
+        t3 = empty(cols * rows, np.float32)
         gelu_tanh_backward_kernel_block(x, g, d_x, t0, t1, t2, t3)
         return
 

@@ -79,7 +79,7 @@ def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows):
     d_gate = d_gate.reshape(-1)
     d_value = d_value.reshape(-1)
     if cols * rows <= 65536:
-        t0 = np.empty(cols * rows, np.float32)
+        t0 = empty(cols * rows, np.float32)
         swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0)
         return
 

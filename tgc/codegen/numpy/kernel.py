@@ -122,8 +122,7 @@ class _KernelWriter:
     def _scratch(self, place: Place, blocks: bool) -> str:
         texts = [self._room(d, blocks) for d in place.layout]
         shape = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
-        new = "empty" if blocks else "np.empty"
-        return f"{place.name} = {new}({shape}, {dtype_text(place.dtype)})"
+        return f"{place.name} = empty({shape}, {dtype_text(place.dtype)})"
 
     def _room(self, name: str | None, blocks: bool) -> str:
         """How many elements scratch has along an axis: the extent, or a block of it."""
