@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.ops.backends import by_kernel
 from tgc.codegen.native import functions
 from tgc.ir.dtypes import DType, float32, float64
 from tgc.ir.ops import OPS
+from tgc.ir.references import scalar_reference
+from tgc.schedule.target import NATIVE
 
 llvm = pytest.importorskip("llvmlite.binding")
 
@@ -285,3 +288,14 @@ def test_each_definition_appears_once_and_in_one_order() -> None:
     assert re.findall(r"define .*?(@[\w.]+)", text) == ["@exp.v16f32", "@tanh.f64"]
     assert functions.call_name("tanh", float64, 1) == "@tanh.f64"
     assert all(line.startswith("declare ") for line in functions.declarations(needed))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.int8, np.uint8])
+def test_powers_of_integers(dtype: type) -> None:
+    """Modulo the type; with a negative exponent 1 and -1 remain."""
+    low = 0 if dtype is np.uint8 else -70
+    bases, exponents = np.meshgrid(np.arange(low, 71), np.arange(low, 71))
+    operands = (bases.astype(dtype), exponents.astype(dtype))
+    got = by_kernel(NATIVE)("pow", operands)
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, scalar_reference("pow")(*operands))

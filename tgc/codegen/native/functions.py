@@ -54,8 +54,9 @@ _FLOAT = _by_name(
     powers.mod,
     powers.floordiv,
 )
-# Functions of integers, by the types of their operands.
-_INTEGER: dict[str, tuple[_Build, tuple[DType, ...]]] = {
+_INTEGER: dict[str, _Build] = {"pow": powers.integer_pow}
+# The parts of operations in two functions, and the types of their operands.
+_PARTS: dict[str, tuple[_Build, tuple[DType, ...]]] = {
     "philox_words": (draws.philox_words, (int64,) * 3),
     "philox_word": (draws.philox_word, (int64, *(int32,) * 4)),
 }
@@ -74,12 +75,17 @@ class InTwo:
 
 IN_TWO = {"philox": InTwo("philox_words", "philox_word", bits=2, count=4)}
 FLOAT_FUNCTIONS = frozenset(_FLOAT)
-FUNCTIONS = FLOAT_FUNCTIONS | IN_TWO.keys()
+FUNCTIONS = FLOAT_FUNCTIONS | _INTEGER.keys() | IN_TWO.keys()
 
 
-def serves(op: str, dtype: DType) -> bool:
-    """Whether a function here is the operation, for operands of a type."""
-    return dtype.is_float and op in _FLOAT
+def function_type(op: str, dtype: DType) -> DType | None:
+    """The type of operands and result of the function that serves operands of `dtype`; None: there is none.
+
+    Short integers are extended: vectors of bytes have no products.
+    """
+    if dtype.is_float:
+        return dtype if op in _FLOAT else None
+    return (int64 if dtype.itemsize == 8 else int32) if op in _INTEGER else None
 
 
 def call_name(op: str, dtype: DType, lanes: int) -> str:
@@ -90,11 +96,11 @@ def call_name(op: str, dtype: DType, lanes: int) -> str:
 def _build(op: str, dtype: DType, lanes: int) -> tuple[str, Code]:
     """The text of one definition, and the code with what else the module needs for it."""
     code = Code(format_of(dtype), lanes)
-    if dtype.is_float:
-        build = _FLOAT[op]
-        types = (dtype,) * len(inspect.signature(build).parameters)
+    if op in _PARTS:
+        build, types = _PARTS[op]
     else:
-        build, types = _INTEGER[op]
+        build = (_FLOAT if dtype.is_float else _INTEGER)[op]
+        types = (dtype,) * len(inspect.signature(build).parameters)
     operands = [
         code.over(format_of(kind), lanes).argument(name)
         for name, kind in zip("abcde", types, strict=False)

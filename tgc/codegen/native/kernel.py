@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Address, Addresses, Position, numbers
-from tgc.codegen.native.functions import IN_TWO, InTwo, call_name, serves
+from tgc.codegen.native.functions import IN_TWO, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import cast, constant, instruction, order, spread
 from tgc.codegen.native.llvm import Function, Value, memory_type, register_type, suffix, vector
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest
@@ -407,11 +407,14 @@ class _Writer:
         args = [spread(self.f, a, lanes) for a in args]
         if s.op in IN_TWO:
             return self._in_two(s, IN_TWO[s.op], args, scope)
-        if serves(s.op, args[0].dtype):
-            self.needed.add((s.op, args[0].dtype, lanes))
-            name = call_name(s.op, args[0].dtype, lanes)
-            text = self.f.put(s.name, f"call {args[0].type} {name}({', '.join(map(str, args))})")
-            return Value(text, s.dtype, lanes)
+        dtype = function_type(s.op, args[0].dtype)
+        if dtype is not None:
+            self.needed.add((s.op, dtype, lanes))
+            args = [cast(self.f, "operand", a, dtype) for a in args]
+            call = (
+                f"call {args[0].type} {call_name(s.op, dtype, lanes)}({', '.join(map(str, args))})"
+            )
+            return cast(self.f, s.name, Value(self.f.put(s.name, call), dtype, lanes), s.dtype)
         return instruction(self.f, s.name, s.op, args, s.dtype)
 
     def _in_two(self, s: Op, parts: InTwo, args: list[Value], scope: _Scope) -> Value:

@@ -102,6 +102,21 @@ def pow(x: Value, y: Value) -> Value:
     return one.where(1.0, value)
 
 
+def integer_pow(x: Value, y: Value) -> Value:
+    """By repeated squaring, modulo the type; a negative exponent leaves 1 and -1, and zero of everything else."""
+
+    def step(power: Value, square: Value, rest: Value) -> tuple[Value, list[Value]]:
+        left = rest >> 1
+        power = (rest & 1).differs(0).where(power * square, power)
+        return left.differs(0), [power, square * square, left]
+
+    one, negative = x.code.constant(1, "i"), y < 0
+    power, *_ = x.code.repeated([one, x, negative.where(0, y)], step)
+    unit = (x.equals(-1) & (y & 1).differs(0)).where(-1, one)
+    inverse = (x.equals(1) | x.equals(-1)).where(unit, 0)
+    return negative.where(inverse, power)
+
+
 def cbrt(x: Value) -> Value:
     """Halley's iteration from a third of the exponent; denormals are scaled by a cube."""
     form = x.code.format

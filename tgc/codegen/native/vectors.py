@@ -349,11 +349,7 @@ class Code:
         self, mask: Value, near: Sequence[Value], name: str, operands: Sequence[Value]
     ) -> list[Value]:
         """`near`, or where `mask` holds in any lane what the function `name` gives."""
-        some = mask.text
-        if self.lanes > 1:
-            reduce = f"@llvm.vector.reduce.or.v{self.lanes}i1"
-            self.declared.add(f"declare i1 {reduce}({mask.type})")
-            some = self.raw(f"call i1 {reduce}({mask.type} {mask.text})")
+        some = self._any(mask)
         passed = ", ".join(f"{value.type} {value.text}" for value in operands)
         self.lines += [f"br i1 {some}, label %rare, label %done", "rare:"]
         found = self.raw(f"call {result_type(near)} @{name}({passed})")
@@ -368,6 +364,30 @@ class Code:
             )
             for value, part in zip(near, parts, strict=True)
         ]
+
+    def _any(self, mask: Value) -> str:
+        if self.lanes == 1:
+            return mask.text
+        reduce = f"@llvm.vector.reduce.or.v{self.lanes}i1"
+        self.declared.add(f"declare i1 {reduce}({mask.type})")
+        return self.raw(f"call i1 {reduce}({mask.type} {mask.text})")
+
+    def repeated(
+        self, values: Sequence[Value], step: Callable[..., tuple[Value, Sequence[Value]]]
+    ) -> Sequence[Value]:
+        """What `step` makes of the values, once and then for as long as its mask holds in any lane."""
+        self.lines += ["br label %turn", "turn:"]
+        first = len(self.lines)
+        current = [value.code.emit("", value.kind) for value in values]
+        mask, following = step(*current)
+        some = self._any(mask)
+        for at, (start, now, then) in enumerate(
+            zip(values, current, following, strict=True), first
+        ):
+            phi = f"phi {now.type} [ {start.text}, %entry ], [ {then.text}, %turn ]"
+            self.lines[at] = f"{now.text} = {phi}"
+        self.lines += [f"br i1 {some}, label %turn, label %after", "after:"]
+        return following
 
     def _lane_by_lane(self, name: str, over: str, names: str) -> str:
         """The function that calls `name` for each lane of a mask."""
