@@ -95,6 +95,22 @@ def test_loops_run_on_vectors_without_calls(name: str) -> None:
     assert not {c for c in called if re.match(r"(exp|log|tanh|erf|pow|sin|cos)f?\b", c)}, called
 
 
+def test_the_logistic_functions_of_opposite_numbers_share_their_parts() -> None:
+    def one(x: Any) -> Any:
+        return tgc.sigmoid(1.5 * x)
+
+    def both(x: Any) -> Any:
+        return tgc.sigmoid(1.5 * x) * (x + tgc.sigmoid(-1.5 * x))
+
+    found = [module_of(f, "f32[n]").assembly() for f in (one, both)]
+    divisions, fused = (
+        [len(re.findall(pattern, text)) for text in found]
+        for pattern in (r"\tv?f?div", r"\tv?fn?m")
+    )
+    assert divisions[0] == divisions[1] > 0
+    assert fused[1] <= fused[0] + divisions[0]
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_every_tail(size: int, rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(2, size)).astype(np.float32)

@@ -39,6 +39,8 @@ ULP = {
     "sinh": 3.0,
     "cosh": 2.0,
     "tanh": 3.0,
+    "sigmoid": 3.0,
+    "softplus": 3.0,
     "erf": 2.5,
     "erfc": 4.0,
     "asinh": 2.5,
@@ -61,6 +63,8 @@ ULP = {
 RANGE = {
     "exp": (-104.0, 89.0),
     "exp2": (-150.0, 128.0),
+    "sigmoid": (-104.0, 20.0),
+    "softplus": (-104.0, 20.0),
     "sinh": (-90.0, 90.0),
     "cosh": (-90.0, 90.0),
     "erfc": (-6.0, 10.1),
@@ -180,6 +184,8 @@ def reference(op: str, values: list[Array]) -> Array:
     with np.errstate(all="ignore"):
         if op == "mod":
             return remainder(*values)
+        if op in ("sigmoid", "softplus"):
+            return scalar_reference(op)(*values)
         if NUMPY[op]:
             return np.asarray(getattr(np, str(NUMPY[op]))(*values))
         return np.vectorize(getattr(math, op), otypes=[float])(*values)
@@ -235,6 +241,8 @@ def exact(op: str, *point: float) -> object:
         "pow": mpmath.power,
         "log2": lambda x: mpmath.log(x, 2),
         "exp2": lambda x: mpmath.power(2, x),
+        "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+        "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
         "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
     }
     apply = named.get(op) or getattr(mpmath, op)

@@ -94,6 +94,19 @@ LOG64 = (
     0.13170851009105203,
     0.13861401499295603,
 )
+# log1p(e) / e on [0, 1]: 2**-27.7
+LOG1P32 = (
+    1.0,
+    -0.4999990165233612,
+    0.3332996368408203,
+    -0.24954134225845337,
+    0.1967593878507614,
+    -0.15305592119693756,
+    0.10603653639554977,
+    -0.05695951730012894,
+    0.019851453602313995,
+    -0.0032440233044326305,
+)
 
 
 def is_single(code: Code) -> bool:
@@ -231,6 +244,32 @@ def log1p(x: Value) -> Value:
     high, low = LN2_PARTS[form.bits]
     result = log_edges(x, -1.0, k.fma(high, k.fma(low, log_tail(f)) + f))
     return keep_tiny(x, result)
+
+
+def decay(a: Value) -> Value:
+    """exp(-a) of a >= 0. It is never large: a power moved up and one factor back round a denormal once."""
+    form = a.code.format
+    up = 64 if is_single(a.code) else 512
+    magic = form.magic + up
+    x = -a.least(104.0 if is_single(a.code) else 746.0)
+    shifted = x.fma(LOG2_E, magic)
+    n = shifted - magic
+    high, low = LN2_PARTS[form.bits]
+    r = n.fma(-low, n.fma(-high, x))
+    return exp_polynomial(r) * power_of_two(shifted.as_bits()) * 2.0**-up
+
+
+def sigmoid(x: Value) -> Value:
+    """1 / (1 + e) or e / (1 + e), of e = exp(-|x|): that of x and that of -x share e and the reciprocal."""
+    e = decay(x.absolute())
+    return (x < 0.0).where(e, 1.0) * (1.0 / (e + 1.0))
+
+
+def softplus(x: Value) -> Value:
+    """max(x, 0) + log1p(exp(-|x|))."""
+    e = decay(x.absolute())
+    tail = e * e.polynomial(LOG1P32) if is_single(x.code) else log1p(e)
+    return x.most(0.0) + tail
 
 
 def tanh(x: Value) -> Value:

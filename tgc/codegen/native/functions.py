@@ -36,6 +36,8 @@ _FLOAT = _by_name(
     exponentials.sinh,
     exponentials.cosh,
     exponentials.tanh,
+    exponentials.sigmoid,
+    exponentials.softplus,
     exponentials.asinh,
     exponentials.acosh,
     exponentials.atanh,

@@ -83,6 +83,7 @@ class _Scope:
     lanes: int = 1
     mask: Value | None = None
     shared: dict[tuple[Hashable, ...], list[str]] = field(default_factory=dict)
+    products: dict[tuple[Operand, float], str] = field(default_factory=dict)
 
     def inside(self) -> _Scope:
         """A scope in this one; what operations share in vectors of another length is not for it."""
@@ -415,7 +416,20 @@ class _Writer:
                 f"call {args[0].type} {call_name(s.op, dtype, lanes)}({', '.join(map(str, args))})"
             )
             return cast(self.f, s.name, Value(self.f.put(s.name, call), dtype, lanes), s.dtype)
+        if (opposite := self._opposite(s, scope)) is not None:
+            return instruction(self.f, s.name, "neg", [opposite], s.dtype)
         return instruction(self.f, s.name, s.op, args, s.dtype)
+
+    def _opposite(self, s: Op, scope: _Scope) -> Value | None:
+        """The product by the opposite constant, where it is known: what depends on sizes alone is then shared."""
+        if s.op != "mul" or not s.dtype.is_float:
+            return None
+        for factor, other in (s.args, s.args[::-1]):
+            if isinstance(factor, Const) and isinstance(factor.value, float) and factor.value:
+                known = scope.products.get((other, -factor.value))
+                scope.products[other, factor.value] = s.name
+                return None if known is None else scope.values[known]
+        return None
 
     def _in_two(self, s: Op, parts: InTwo, args: list[Value], scope: _Scope) -> Value:
         """The part that other operations share, unless it is there already, and the other."""

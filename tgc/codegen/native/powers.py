@@ -144,14 +144,15 @@ def cbrt(x: Value) -> Value:
 def hypot(x: Value, y: Value) -> Value:
     """sqrt(x**2 + y**2), scaled by powers of two where the squares leave the range."""
     a, b = x.absolute(), y.absolute()
-    top = (a > b).where(a, b)
+    # In this order, so that exchanged operands give the same bits.
+    top, bottom = (a > b).where(a, b), (a > b).where(b, a)
     half = x.code.format.bias // 2
     large, small = top > 2.0 ** (half - 2), top < 2.0 ** (-half // 2)
     shift = half + x.code.format.fraction // 2
     factor = large.where(2.0**-shift, small.where(x.code.constant(2.0**shift, "f"), 1.0))
     back = large.where(2.0**shift, small.where(x.code.constant(2.0**-shift, "f"), 1.0))
-    a, b = a * factor, b * factor
-    value = a.fma(a, b * b).sqrt() * back
+    top, bottom = top * factor, bottom * factor
+    value = top.fma(top, bottom * bottom).sqrt() * back
     return (a.equals(INF) | b.equals(INF)).where(INF, value)
 
 
