@@ -8,6 +8,7 @@ the form is the one of M. M. Shepherd and J. G. Laframboise, Chebyshev approxima
 from __future__ import annotations
 
 from tgc.codegen.native.exponentials import (
+    exp,
     exp_polynomial,
     expm1_polynomial,
     is_single,
@@ -42,39 +43,38 @@ ERF_SMALL = {
         -7.779487366813776e-10,
     ),
 }
-# -log(erfc(x)) on [1, 4] and [1, 6], for the error of erf: 2**-29.5 and 2**-58.8
-ERF_LARGE = {
-    32: (
-        0.0002447489241603762,
-        1.1274747848510742,
-        0.6375172734260559,
-        0.10364007949829102,
-        -0.022087518125772476,
-        0.003008504630997777,
-        -0.00019242256530560553,
-    ),
-    64: (
-        1.7783516424768817e-07,
-        1.1283773449704473,
-        0.6366284257245972,
-        0.10274740562032275,
-        -0.01907840465331275,
-        -0.00028020603672095215,
-        0.0017687767305280024,
-        -0.0006410575894378244,
-        4.4798266524091866e-05,
-        7.034970145915977e-05,
-        -4.501674939241265e-05,
-        1.6502151993538583e-05,
-        -4.322532420715232e-06,
-        8.493353676055413e-07,
-        -1.2545786388533807e-07,
-        1.3591596965600514e-08,
-        -1.0223222644026032e-09,
-        4.776264909650143e-11,
-        -1.0443036297497187e-12,
-    ),
-}
+# exp(x**2) erfc(x) on [1, 4], for the error of erf: 2**-23.7
+ERF_LARGE32 = (
+    0.9753859639167786,
+    -0.9984867572784424,
+    0.6957903504371643,
+    -0.329025000333786,
+    0.1001463383436203,
+    -0.017570175230503082,
+    0.0013426528312265873,
+)
+# -log(erfc(x)) on [1, 6], for the error of erf: 2**-58.8
+ERF_LARGE64 = (
+    1.7783516424768817e-07,
+    1.1283773449704473,
+    0.6366284257245972,
+    0.10274740562032275,
+    -0.01907840465331275,
+    -0.00028020603672095215,
+    0.0017687767305280024,
+    -0.0006410575894378244,
+    4.4798266524091866e-05,
+    7.034970145915977e-05,
+    -4.501674939241265e-05,
+    1.6502151993538583e-05,
+    -4.322532420715232e-06,
+    8.493353676055413e-07,
+    -1.2545786388533807e-07,
+    1.3591596965600514e-08,
+    -1.0223222644026032e-09,
+    4.776264909650143e-11,
+    -1.0443036297497187e-12,
+)
 # (1 + 2 x) exp(x**2) erfc(x) in t = (x - k) / (x + k), of x >= 0: 2**-26.2 and 2**-56.4
 ERFC_CENTER = {32: 2.0, 64: 3.75}
 ERFC = {
@@ -124,12 +124,17 @@ def small_erf(x: Value) -> Value:
 
 
 def erf(x: Value) -> Value:
-    """x (1 + P(x**2)) to 1, and 1 - exp(-Q(|x|)) beyond."""
-    bits = x.code.format.bits
+    """x (1 + P(x**2)) to 1, and beyond 1 - exp(-x**2) Q(|x|), as a derivative beside it has the same exponential.
+
+    In float64, where Q would be long, 1 - exp(-Q(|x|)).
+    """
     a = x.absolute()
-    n, r = reduce_exp(-a.least(4.0 if is_single(x.code) else 6.0).polynomial(ERF_LARGE[bits]))
-    power = power_of_two(n)
-    large = 1.0 - power - expm1_polynomial(r) * power
+    if is_single(x.code):
+        large = (-exp(-(x * x))).fma(a.least(4.0).polynomial(ERF_LARGE32), 1.0)
+    else:
+        n, r = reduce_exp(-a.least(6.0).polynomial(ERF_LARGE64))
+        power = power_of_two(n)
+        large = 1.0 - power - expm1_polynomial(r) * power
     return (a > 1.0).where(large.with_sign_of(x), small_erf(x))
 
 
