@@ -209,12 +209,19 @@ class Partition:
             return False
         if unit.reads & group.stages or _between(unit, group, groups):
             return False
+        if not (unit.space and group.space) and not self._fits_one_program(unit, group):
+            return False
         roots = (*group.roots, *unit.roots)
         try:
             self._try_tiling(self.lower(roots, max(unit.space, group.space, key=len)))
         except (Cut, Conflict):
             return False
         return True
+
+    def _fits_one_program(self, unit: Group, group: Group) -> bool:
+        """A single number beside an array is written by one program, which then has the whole array to do."""
+        extent = product(unit.space or group.space)
+        return self.facts.at_most(extent, self.target.whole)
 
 
 def space_of(root: Root) -> tuple[Dim, ...]:

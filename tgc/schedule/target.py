@@ -16,6 +16,8 @@ class Target:
         tile: elements a program works on at once.
         row: longest extent a program holds whole (a longer one is looped over).
         whole: largest tensor whose full reduction may be followed by its use in one program.
+        split: fewest elements of a split axis per program: each program writes as many partial results as one element
+            has, so these must be few beside what is read.
         programs: at most so many partial results per reduction; a function of the sizes, never of the chip, so that
             the bits of a result do not depend on it.
     """
@@ -27,6 +29,7 @@ class Target:
     row: int
     whole: int
     programs: int
+    split: int = 1
 
 
 NUMPY = Target(
@@ -34,7 +37,14 @@ NUMPY = Target(
 )
 
 NATIVE = Target(
-    "native", "native", flat=1 << 14, tile=1 << 16, row=1 << 15, whole=1 << 16, programs=64
+    "native",
+    "native",
+    flat=1 << 14,
+    tile=1 << 16,
+    row=1 << 17,
+    whole=1 << 16,
+    programs=64,
+    split=16,
 )
 
 

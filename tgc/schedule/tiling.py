@@ -190,7 +190,10 @@ def _place_axes(
         chosen[name] = _outer_axis(name, flat.axes[name], budget, split is not None, facts)
     if split is not None:
         extent, block = flat.axes[split], budget.left()
-        chosen[split] = Axis(split, extent, "loop", block, split_size(extent, block, target))
+        size = split_size(extent, block, target)
+        if target.split > 1 and facts.at_most(extent, target.split * target.programs):
+            size = max(target.split, block) if isinstance(block, int) else target.split
+        chosen[split] = Axis(split, extent, "loop", block, size)
     return chosen, looped
 
 

@@ -13,6 +13,7 @@ import pytest
 import tgc
 from kernels import definitions
 from tests.support import chain
+from tgc.codegen.native.kernel import takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, nest
 from tgc.errors import BackendError
 from tgc.kernel.ir import Kernel, Load
@@ -79,6 +80,44 @@ def test_column_sums_go_along_the_rows() -> None:
     """Memory is read in its order, with an accumulator per column."""
     found = nest(lowered(lambda x: tgc.sum(x, axis=0), "f32[6400, 1000]").kernels[0].kernel)
     assert loops(found)[0] == "r[c]"
+
+
+def pairs(x: Any, y: Any) -> Any:
+    """A sum over y for each x of a function of their distance."""
+    apart = x[:, None, :] - y[None, :, :]
+    return tgc.sum(tgc.exp(-tgc.sum(apart * apart, axis=-1)), axis=-1)
+
+
+def test_short_axes_are_written_out_and_strides_are_stepped_by_scalars() -> None:
+    """Three coordinates are three values; vectors lie along x, whose loop is outside: y is read by the number."""
+    first, *_ = lowered(pairs, "f32[n, 3]", "f32[m, 3]").kernels
+    items = nest(first.kernel)
+    assert loops(items) == ["r[c]"]
+    (rows,) = items
+    assert isinstance(rows, For) and takes_vectors(rows)
+    assert not takes_vectors(nest(kernel_of(softmax, "f32[n, m]"))[0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 40), (100, 33), (4000, 3)])
+def test_sums_over_pairs(shape: tuple[int, int], rng: np.random.Generator) -> None:
+    n, m = shape
+    x, y = rng.normal(size=(n, 3)), rng.normal(size=(m, 3))
+    want = np.exp(-np.sum((x[:, None] - y[None]) ** 2, axis=-1)).sum(axis=1)
+    found = tgc.jit(pairs, backend="native")(x, y)
+    np.testing.assert_allclose(found, want, rtol=1e-13)
+    gradient = tgc.jit(tgc.grad(lambda x, y: tgc.sum(pairs(x, y))), backend="native")(x, y)
+    pull = np.exp(-np.sum((x[:, None] - y[None]) ** 2, axis=-1))[..., None] * (x[:, None] - y[None])
+    np.testing.assert_allclose(gradient, -2 * pull.sum(axis=1), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "prod", "amax", "amin", "any", "all"])
+def test_folds_of_short_axes(reduce: str, rng: np.random.Generator) -> None:
+    x = rng.integers(-3, 4, size=(50, 3)).astype(np.int32)
+    f, want = getattr(tgc, reduce), getattr(np, reduce)
+    x = x > 0 if reduce in ("any", "all") else x
+    np.testing.assert_array_equal(
+        tgc.jit(lambda x: f(x, axis=1), backend="native")(x), want(x, axis=1)
+    )
 
 
 # --- vectors --------------------------------------------------------------------------------------

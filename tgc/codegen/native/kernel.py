@@ -33,7 +33,7 @@ from tgc.kernel.ir import (
     Reduce,
     Store,
 )
-from tgc.kernel.walk import statements
+from tgc.kernel.walk import index_axes, statements
 
 VECTOR_BYTES = 128
 Needed = tuple[str, DType, int]
@@ -174,10 +174,9 @@ class _Writer:
                 self._statement(item, scope)
 
     def _for(self, loop: For, scope: _Scope) -> None:
-        innermost = not any(isinstance(i, For) for i in loop.items)
-        lanes = self._lanes(loop) if innermost else 1
+        lanes = self._lanes(loop) if scope.axis is None and takes_vectors(loop) else 1
         for step in loop.folds:
-            self._start(step, lanes)
+            self._start(step, max(lanes, scope.lanes))
         low, high = self.bounds[loop.axis]
         if lanes == 1:
             with self.f.loop(loop.axis, low, high) as index:
@@ -186,7 +185,7 @@ class _Writer:
             self._vectors(loop, scope, low, high, lanes)
         for step in loop.folds:
             if not step.array:
-                scope.values[step.fold.name] = self._finish(step.fold)
+                scope.values[step.fold.name] = self._finish(step.fold, across=lanes > 1)
 
     def _vectors(self, loop: For, scope: _Scope, low: str, high: str, lanes: int) -> None:
         """Whole vectors, then the rest under a mask."""
@@ -220,7 +219,7 @@ class _Writer:
 
     def _lanes(self, loop: For) -> int:
         """Elements per vector: several registers full of the widest float, no more than a short axis has."""
-        widest = max((self._width(i) for i in loop.items), default=4)
+        widest = max((self._width(i) for i in _inside(loop)), default=4)
         lanes = VECTOR_BYTES // widest
         extent = self.kernel.axis(loop.axis).extent
         if isinstance(extent, int):
@@ -244,13 +243,14 @@ class _Writer:
         f.do(f"store {spread(f, first, lanes)}, ptr {pointer}")
         self.accumulators[fold.name] = (pointer, lanes)
 
-    def _finish(self, fold: Reduce) -> Value:
+    def _finish(self, fold: Reduce, *, across: bool) -> Value:
+        """The value of a fold after its loop; `across`: its lanes are partial folds."""
         pointer, lanes = self.accumulators[fold.name]
         scalar = register_type(fold.dtype)
         kind, f = vector(scalar, lanes), self.f
         total = f.put(f"{fold.name}.lanes", f"load {kind}, ptr {pointer}")
-        if lanes == 1:
-            return Value(total, fold.dtype)
+        if not across:
+            return Value(total, fold.dtype, lanes)
         name = f"llvm.vector.reduce.{_reduction(fold)}.{suffix(scalar, lanes)}"
         if fold.monoid in ("sum", "prod") and fold.dtype.is_float:
             f.declared.add(f"declare {scalar} @{name}({scalar}, {kind})")
@@ -468,6 +468,40 @@ class _Writer:
             size = Value(self.size(operand.value), dtypes.int64)
             return cast(self.f, "size", size, operand.dtype)
         return constant(operand.value, operand.dtype)
+
+
+# --- which loop takes vectors ---------------------------------------------------------------------------------------
+
+
+def takes_vectors(loop: For) -> bool:
+    """Whether vectors lie along this loop rather than along those inside it.
+
+    The innermost is the one memory favours. But where it steps through memory in strides that the loop around it has
+    not, and leaves nothing in scratch, the one around is better: what the innermost reads are then scalars.
+    """
+    inner = [i for i in loop.items if isinstance(i, For)]
+    if not inner:
+        return True
+    items = [i for f in inner for i in f.items]
+    if any(isinstance(i, For | Keep | Recall) or (isinstance(i, Step) and i.array) for i in items):
+        return False
+    if any(step.array for f in inner for step in f.folds):
+        return False
+    within = sum(_strides(i, f.axis) for f in inner for i in f.items)
+    around = sum(_strides(i, loop.axis) for i in items)
+    return around < within
+
+
+def _strides(item: Item, axis: str) -> bool:
+    """Whether a load or store leaves gaps along an axis."""
+    if not isinstance(item, Load | Store):
+        return False
+    direct = [c for t, c in item.index.terms if t == axis]
+    return direct != [] and direct != [1] or axis in index_axes(item.index) and not direct
+
+
+def _inside(loop: For) -> list[Item]:
+    return [x for i in loop.items for x in (_inside(i) if isinstance(i, For) else [i])]
 
 
 # --- folds ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from tgc.codegen.native.unroll import unroll
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Iota, Kernel, Load, Loop, Op, Reduce, Statement, Store
 from tgc.kernel.walk import gathered
@@ -66,7 +67,7 @@ Known: TypeAlias = dict[str, tuple[str, ...]]
 
 def nest(kernel: Kernel) -> list[Item]:
     """The loops of one program of a kernel."""
-    flat = list(_flatten(kernel.body))
+    flat = unroll(list(_flatten(kernel.body)), kernel)
     makers = {s.name: s for s in flat if not isinstance(s, Store)}
     short = frozenset(a.name for a in kernel.axes if a.kind != "loop")
     stores = [s for s in flat if isinstance(s, Store)]
