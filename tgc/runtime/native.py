@@ -48,6 +48,10 @@ def unavailable() -> str | None:
         return 'llvmlite is not installed (pip install "tgc[cpu]")'
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "it knows the array objects of CPython with the interpreter lock alone"
+    import llvmlite.binding as llvm
+
+    if llvm.get_process_triple().startswith("x86_64") and not llvm.get_host_cpu_features()["fma"]:
+        return "the processor has no fused multiply-add, on which its functions rest"
     probe = np.arange(3.0)
     found = ctypes.c_void_p.from_address(id(probe) + object.__basicsize__).value
     return None if found == probe.ctypes.data else "arrays are laid out in an unknown way"
