@@ -42,7 +42,8 @@ class Axis:
     """An iteration axis of `extent` elements.
 
     `block`: elements per tile, which may depend on the sizes of the lanes beside it (for Triton it is a power of two);
-    None for a lane axis, whose tile is the extent, rounded up where the backend wants that. `split`: for a loop axis
+    for a lane axis, whose tile is the extent, rounded up where the backend wants that, it is None, or the extent as a
+    number where the regime pins it. `split`: for a loop axis
     divided among programs, elements per program.
     """
 

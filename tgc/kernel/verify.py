@@ -199,10 +199,8 @@ class _Check:
         self.rule(len(set(names)) == len(names), "two axes have one name")
         for a in self.kernel.axes:
             self.rule(a.kind in ("grid", "lane", "loop"), f"axis {a.name} is of no known kind")
-            self.rule(
-                (a.block is None) == (a.kind == "lane"),
-                f"axis {a.name}: a {a.kind} axis and block {a.block}",
-            )
+            fits = isinstance(a.block, int | None) if a.kind == "lane" else a.block is not None
+            self.rule(fits, f"axis {a.name}: a {a.kind} axis and block {a.block}")
             self.rule(
                 a.split is None or a.kind == "loop", f"axis {a.name}: only a loop axis is split"
             )

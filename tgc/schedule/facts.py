@@ -45,6 +45,13 @@ class Facts:
         self._low[size] = max(limit + 1, self._low.get(size, limit + 1))
         return False
 
+    def pin(self, size: Dim) -> int:
+        """The extent at hand as a number: the regime holds no other."""
+        value = self.value(size)
+        if not isinstance(size, int):
+            self._low[size] = self._high[size] = value
+        return value
+
     def trial(self) -> Facts:
         """The same knowledge with no question asked yet: for choices that may be dropped again."""
         other = Facts(self.hints)

@@ -18,6 +18,7 @@ class Target:
         whole: largest tensor whose full reduction may be followed by its use in one program.
         split: fewest elements of a split axis per program: each program writes as many partial results as one element
             has, so these must be few beside what is read.
+        unroll: rows so short are written out by the backend, for their exact length.
         programs: at most so many partial results per reduction; a function of the sizes, never of the chip, so that
             the bits of a result do not depend on it.
     """
@@ -30,6 +31,7 @@ class Target:
     whole: int
     programs: int
     split: int = 1
+    unroll: int = 0
 
 
 NUMPY = Target(
@@ -45,6 +47,7 @@ NATIVE = Target(
     whole=1 << 16,
     programs=64,
     split=16,
+    unroll=8,
 )
 
 

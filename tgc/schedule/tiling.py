@@ -178,8 +178,12 @@ def _place_axes(
                 raise Conflict
         rows.remove(looped)
     for name in rows:
-        chosen[name] = Axis(name, flat.axes[name], "lane")
-        budget.take(flat.axes[name])
+        extent, exact = flat.axes[name], None
+        few = target.unroll and len(flat.axes) > 1 and facts.at_most(extent, target.unroll)
+        if few and facts.value(extent) > 0:
+            exact = facts.pin(extent)
+        chosen[name] = Axis(name, extent, "lane", exact)
+        budget.take(extent)
     if looped is not None:
         chosen[looped] = Axis(looped, flat.axes[looped], "loop", budget.left())
         budget.lanes = target.tile

@@ -157,8 +157,8 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
     "reduce over a grid axis": (lambda: _grid_fold(), r"cannot fold over \('i',\) here"),
     "unbound size": (lambda: replace(silu(), sizes=()), "the extent of i mentions n"),
     "lane with a block": (
-        lambda: replace(silu(), axes=(Axis("i", n, "lane", 4),)),
-        "axis i: a lane axis and block 4",
+        lambda: replace(silu(), axes=(Axis("i", n, "lane", n),)),
+        "axis i: a lane axis and block n",
     ),
 }
 

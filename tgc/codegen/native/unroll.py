@@ -25,7 +25,6 @@ from tgc.kernel.ir import (
 )
 from tgc.schedule.tiling import renamed
 
-SHORT = 8
 _CHAIN = {
     "sum": "add",
     "prod": "mul",
@@ -41,13 +40,12 @@ Flat = Load | Iota | Op | Reduce | Store
 
 def unroll(body: Sequence[Flat], kernel: Kernel) -> list[Flat]:
     """Statements without loops, with the short axes of `kernel` written out, unless there are no others."""
-    axes = [a for a in kernel.axes if isinstance(a.extent, int) and a.extent <= SHORT]
-    axes = [a for a in axes if a.kind == "lane"]
-    if len(axes) == len(kernel.axes):
+    short = [a for a in kernel.axes if a.kind == "lane" and a.block is not None]
+    if len(short) == len(kernel.axes):
         return list(body)
-    for axis in axes:
-        assert isinstance(axis.extent, int)
-        body = _unrolled(body, axis.name, axis.extent)
+    for axis in short:
+        assert isinstance(axis.block, int), "an extent that the regime pins"
+        body = _unrolled(body, axis.name, axis.block)
     return list(body)
 
 
