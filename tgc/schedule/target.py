@@ -10,8 +10,8 @@ class Target:
     """A backend and its tile sizes, in elements.
 
     Attributes:
-        name: "numpy", or the GPU architecture ("sm_90", "gfx942").
-        backend: "numpy" or "triton".
+        name: "numpy", "native", or the GPU architecture ("sm_90", "gfx942").
+        backend: "numpy", "native" or "triton".
         flat: block of a one-dimensional map.
         tile: elements a program works on at once.
         row: longest extent a program holds whole (a longer one is looped over).
