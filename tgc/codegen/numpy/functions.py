@@ -14,64 +14,93 @@ from typing import Any
 import numpy as np
 
 
-def philox_words(at: Any, stream: Any, seed: Any) -> Any:
-    """The words of Philox 4x32-10 that `at` numbers lie among, and where in them each lies."""
+def philox_counters(at: Any, stream: Any, seed: Any) -> Any:
+    """The counters that `at` numbers lie among, their streams and seeds, and where in their words each lies."""
     at, stream, seed = (np.asarray(x, np.int64) for x in (at, stream, seed))
-    shared = stream.size == seed.size == 1
-    first, last = int(at.min()) >> 2, int(at.max()) >> 2
-    if shared and last - first < at.size:
-        block, places = np.arange(first, last + 1), at - 4 * first
+    start, flat = int(at.flat[0]), at.reshape(-1)
+    if stream.size == seed.size == 1:
+        stream, seed = stream.reshape(()), seed.reshape(())
+        if (flat == np.arange(start, start + at.size)).all():
+            first = start >> 2
+            places = slice(start - 4 * first, start - 4 * first + at.size)
+            return np.arange(first, (start + at.size + 3) >> 2), stream, seed, places
+        first, last = int(at.min()) >> 2, int(at.max()) >> 2
+        if last - first < at.size:
+            return np.arange(first, last + 1), stream, seed, at - 4 * first
     else:
-        if not shared:
-            at, stream, seed = np.broadcast_arrays(at, stream, seed)
-        block, places = (at >> 2).ravel(), np.arange(0, 4 * at.size, 4).reshape(at.shape) + (at & 3)
-    low, half = np.array(0xFFFFFFFF, np.uint64), np.array(32, np.uint64)
-    factors = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
-    steps = np.array([[0x9E3779B9], [0xBB67AE85]], np.uint64)
-    key = np.array([seed.ravel(), seed.ravel() >> 32]).astype(np.uint64) & low
-    # Rows are the two halves of the counter: its words 0 and 2 in `x`, 1 and 3 in `y`.
-    x, y, product = np.empty((3, 2, block.size), np.uint64)
-    x[0], x[1] = block & 0xFFFFFFFF, stream.ravel() & 0xFFFFFFFF
-    y[0], y[1] = block >> 32 & 0xFFFFFFFF, stream.ravel() >> 32 & 0xFFFFFFFF
-    for _ in range(10):
-        np.multiply(x, factors, out=product)
-        np.bitwise_xor(y, key, out=y)
-        np.right_shift(product[::-1], half, out=x)
-        np.bitwise_xor(x, y, out=x)
-        np.bitwise_and(product[::-1], low, out=y)
-        key = key + steps & low
-    words = np.empty((block.size, 4), np.int32)
-    words.view(np.uint32).T[...] = x[0], y[0], x[1], y[1]
-    return words.reshape(-1), places
+        at, stream, seed = np.broadcast_arrays(at, stream, seed)
+        stream, seed = stream.ravel(), seed.ravel()
+    places = np.arange(0, 4 * at.size, 4).reshape(at.shape) + (at & 3)
+    return (at >> 2).ravel(), stream, seed, places
+
+
+def philox_words(block: Any, stream: Any, seed: Any) -> Any:
+    """Words 0 and 2 of the counters of Philox 4x32-10, and words 1 and 3, as rows."""
+    half, *factors = (np.array(k, np.uint64) for k in (32, 0xCD9E8D57, 0xD2511F53))
+    steps = np.array([0x9E3779B9, 0xBB67AE85])
+    keys = np.array([seed, seed >> 32]).T[..., None, :] + steps * np.arange(10)[:, None]
+    keys = keys.view(np.uint64).T << half
+    x, *products = np.empty((3, 2, block.size), np.uint64)
+    y, (x0, x1) = products[1], x
+    np.bitwise_and(block, 0xFFFFFFFF, out=x0, casting="unsafe")
+    y[0] = block >> 32
+    x1[...], y[1] = stream & 0xFFFFFFFF, stream >> 32
+    rows = [(product, *product) for product in products]
+    for k in range(10):
+        # The lower halves of `y` are words 1 and 3. What an upper half holds wraps, and what is below is shifted out.
+        product, first, second = rows[k & 1]
+        np.multiply(x1, factors[0], out=first)
+        np.multiply(x0, factors[1], out=second)
+        np.left_shift(y, half, out=x)
+        np.bitwise_xor(x, product, out=x)
+        np.bitwise_xor(x0, keys[0, k, ...], out=x0)
+        np.bitwise_xor(x1, keys[1, k, ...], out=x1)
+        np.right_shift(x, half, out=x)
+        y = product
+    return x.astype(np.uint32).view(np.int32), y.astype(np.uint32).view(np.int32)
+
+
+def draws_at(draws: Any, places: Any, shape: Any, out: Any) -> Any:
+    """The draws that were asked for among those of all counters."""
+    if not isinstance(places, slice):
+        return draws.take(places, out=out, mode="clip")
+    draws = draws[places].reshape(shape)
+    if out is None:
+        return draws
+    np.copyto(out, draws)
+    return out
 
 
 def philox(at: Any, stream: Any, seed: Any, out: Any = None) -> Any:
     """Word at & 3 of the counter at >> 2 of a stream."""
     if not at.size:
         return np.empty(at.shape, np.int32)
-    words, places = philox_words(at, stream, seed)
-    return words.take(places, out=out, mode="clip")
+    block, stream, seed, places = philox_counters(at, stream, seed)
+    words = np.empty((block.size, 2, 2), np.int32)
+    words.T[0], words.T[1] = philox_words(block, stream, seed)
+    return draws_at(words.reshape(-1), places, at.shape, out)
 
 
 def normal(at: Any, stream: Any, seed: Any, out: Any = None) -> Any:
     """Normal draws: of each two elements one has the cosine and one the sine, a cosine a quarter turn back."""
     if not at.size:
         return np.empty(at.shape, np.float32)
-    words, places = philox_words(at, stream, seed)
-    first, second = words[0::2] & np.int32(0x7FFFFFFF), words[1::2] & np.int32(0xFFFFFF)
-    radius = first.astype(np.float32)
+    block, stream, seed, places = philox_counters(at, stream, seed)
+    first, second = philox_words(block, stream, seed)
+    radius = (first & np.int32(0x7FFFFFFF)).astype(np.float32)
     radius *= np.float32(2.0**-31)
     radius += np.float32(2.0**-32)
     np.log(radius, out=radius)
     radius *= np.float32(-2.0)
     np.sqrt(radius, out=radius)
-    angle = np.empty((second.size, 2), np.float32)
-    angle[:, 0] = second
-    angle[:, 1] = second - np.int32(2**22)
+    angle = np.empty((2, *radius.shape), np.float32)
+    angle[0] = second & np.int32(0xFFFFFF)
+    np.subtract(angle[0], np.float32(2**22), out=angle[1])
     angle *= np.float32(3.7450702829239286e-07)  # a turn / 2**24
     np.cos(angle, out=angle)
-    angle *= radius[:, None]
-    return angle.reshape(-1).take(places, out=out, mode="clip")
+    draws = np.empty((block.size, 2, 2), np.float32)
+    np.multiply(angle, radius, out=draws.T)
+    return draws_at(draws.reshape(-1), places, at.shape, out)
 
 
 def fill_bits(condition: Any, out: Any) -> Any:
@@ -120,7 +149,9 @@ def _source(function: Any) -> str:
 
 
 _ALL = (
+    philox_counters,
     philox_words,
+    draws_at,
     philox,
     normal,
     fill_bits,
