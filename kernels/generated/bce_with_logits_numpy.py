@@ -7,9 +7,11 @@ import numpy as np
 
 try:
     from tgc.runtime.memory import empty
+    from tgc.runtime.quiet import quiet
     from tgc.runtime.workers import parallel
 except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
+    quiet = np.errstate(all="ignore")
 
     def parallel(function, programs, grain):
         function(0, programs)
@@ -65,7 +67,7 @@ def bce_with_logits_kernel_1(out, total_partial, n):
     out[...] = div
 
 
-@np.errstate(all="ignore")
+@quiet
 def bce_with_logits(logit, target):
     n = logit.shape[0]
     programs = -(-n // (65536 * -(-n // 4194304)))
@@ -104,7 +106,7 @@ def bce_with_logits_backward_kernel(logit, target, g, d_logit, n):
     parallel(blocks, -(-n // 65536), 5)
 
 
-@np.errstate(all="ignore")
+@quiet
 def bce_with_logits_backward(logit, target, g):
     n = logit.shape[0]
     d_logit = empty(n, np.float32)

@@ -7,9 +7,11 @@ import numpy as np
 
 try:
     from tgc.runtime.memory import empty
+    from tgc.runtime.quiet import quiet
     from tgc.runtime.workers import parallel
 except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
+    quiet = np.errstate(all="ignore")
 
     def parallel(function, programs, grain):
         function(0, programs)
@@ -115,7 +117,7 @@ def cross_entropy_kernel_1(out, total_partial, cols, rows):
     out[...] = div
 
 
-@np.errstate(all="ignore")
+@quiet
 def cross_entropy(logits, label):
     rows, cols = logits.shape
     programs = -(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))
@@ -183,7 +185,7 @@ def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, co
     parallel(blocks, -(-rows // r_step), 1 + 400000 // (r_step * cols))
 
 
-@np.errstate(all="ignore")
+@quiet
 def cross_entropy_backward(logits, label, where, row_sum, g):
     rows, cols = logits.shape
     d_logits = empty((rows, cols), np.float32)

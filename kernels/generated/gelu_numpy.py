@@ -7,9 +7,11 @@ import numpy as np
 
 try:
     from tgc.runtime.memory import empty
+    from tgc.runtime.quiet import quiet
     from tgc.runtime.workers import parallel
 except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
+    quiet = np.errstate(all="ignore")
 
     def parallel(function, programs, grain):
         function(0, programs)
@@ -75,7 +77,7 @@ def gelu_kernel(x, out, cols, rows):
     parallel(blocks, -(-(cols * rows) // 65536), 2)
 
 
-@np.errstate(all="ignore")
+@quiet
 def gelu(x):
     rows, cols = x.shape
     out = empty((rows, cols), np.float32)
@@ -139,7 +141,7 @@ def gelu_backward_kernel(x, g, d_x, cols, rows):
     parallel(blocks, -(-(cols * rows) // 65536), 2)
 
 
-@np.errstate(all="ignore")
+@quiet
 def gelu_backward(x, g):
     rows, cols = x.shape
     d_x = empty((rows, cols), np.float32)

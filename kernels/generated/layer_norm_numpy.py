@@ -7,9 +7,11 @@ import numpy as np
 
 try:
     from tgc.runtime.memory import empty
+    from tgc.runtime.quiet import quiet
     from tgc.runtime.workers import parallel
 except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
+    quiet = np.errstate(all="ignore")
 
     def parallel(function, programs, grain):
         function(0, programs)
@@ -71,7 +73,7 @@ def layer_norm_kernel(x, weight, bias, out, div, sqrt, cols, rows):
     parallel(blocks, -(-rows // r_step), 1 + 417000 // (r_step * cols))
 
 
-@np.errstate(all="ignore")
+@quiet
 def layer_norm(x, weight, bias):
     rows, cols = x.shape
     out = empty((rows, cols), np.float32)
@@ -171,7 +173,7 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
     parallel(blocks, -(-cols // i_step), 1 + 714000 // i_step)
 
 
-@np.errstate(all="ignore")
+@quiet
 def layer_norm_backward(x, weight, div, sqrt, g):
     rows, cols = x.shape
     programs = -(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))

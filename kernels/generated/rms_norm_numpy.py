@@ -7,9 +7,11 @@ import numpy as np
 
 try:
     from tgc.runtime.memory import empty
+    from tgc.runtime.quiet import quiet
     from tgc.runtime.workers import parallel
 except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
+    quiet = np.errstate(all="ignore")
 
     def parallel(function, programs, grain):
         function(0, programs)
@@ -60,7 +62,7 @@ def rms_norm_kernel(x, weight, out, div, cols, rows):
     parallel(blocks, -(-rows // r_step), 1 + 625000 // (r_step * cols))
 
 
-@np.errstate(all="ignore")
+@quiet
 def rms_norm(x, weight):
     rows, cols = x.shape
     out = empty((rows, cols), np.float32)
@@ -132,7 +134,7 @@ def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
     parallel(blocks, -(-cols // i_step), 1 + 1429000 // i_step)
 
 
-@np.errstate(all="ignore")
+@quiet
 def rms_norm_backward(x, weight, div, g):
     rows, cols = x.shape
     programs = -(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))

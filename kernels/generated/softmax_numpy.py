@@ -7,9 +7,11 @@ import numpy as np
 
 try:
     from tgc.runtime.memory import empty
+    from tgc.runtime.quiet import quiet
     from tgc.runtime.workers import parallel
 except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
+    quiet = np.errstate(all="ignore")
 
     def parallel(function, programs, grain):
         function(0, programs)
@@ -50,7 +52,7 @@ def softmax_kernel(x, out, cols, rows):
     parallel(blocks, -(-rows // r_step), 1 + 370000 // (r_step * cols))
 
 
-@np.errstate(all="ignore")
+@quiet
 def softmax(x):
     rows, cols = x.shape
     out = empty((rows, cols), np.float32)
@@ -80,7 +82,7 @@ def softmax_backward_kernel(out, g, d_x, cols, rows):
     parallel(blocks, -(-rows // r_step), 1 + 526000 // (r_step * cols))
 
 
-@np.errstate(all="ignore")
+@quiet
 def softmax_backward(out, g):
     rows, cols = out.shape
     d_x = empty((rows, cols), np.float32)

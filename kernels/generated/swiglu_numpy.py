@@ -7,9 +7,11 @@ import numpy as np
 
 try:
     from tgc.runtime.memory import empty
+    from tgc.runtime.quiet import quiet
     from tgc.runtime.workers import parallel
 except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
+    quiet = np.errstate(all="ignore")
 
     def parallel(function, programs, grain):
         function(0, programs)
@@ -44,7 +46,7 @@ def swiglu_kernel(gate, value, out, cols, rows):
     parallel(blocks, -(-(cols * rows) // 65536), 5)
 
 
-@np.errstate(all="ignore")
+@quiet
 def swiglu(gate, value):
     rows, cols = gate.shape
     out = empty((rows, cols), np.float32)
@@ -94,7 +96,7 @@ def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows):
     parallel(blocks, -(-(cols * rows) // 65536), 2)
 
 
-@np.errstate(all="ignore")
+@quiet
 def swiglu_backward(gate, value, g):
     rows, cols = gate.shape
     d_gate = empty((rows, cols), np.float32)

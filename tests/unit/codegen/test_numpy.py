@@ -155,7 +155,7 @@ def test_sources_are_tidy(name: str) -> None:
     imported = {a.name for x in ast.walk(tree) if isinstance(x, ast.Import) for a in x.names}
     imported |= {x.module or "" for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)}
     has_bf16 = any(b.dtype.name == "bfloat16" for b in plan.buffers)
-    imported -= {"tgc.runtime.memory", "tgc.runtime.workers"}
+    imported -= {"tgc.runtime.memory", "tgc.runtime.quiet", "tgc.runtime.workers"}
     assert imported == {"numpy", *(["ml_dtypes"] if has_bf16 else [])}
     assert max(map(len, source.splitlines())) <= 100
     read = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load)}
@@ -171,7 +171,7 @@ def test_sources_run_where_tgc_is_not(
 ) -> None:
     sample = make()
     source = emit([sample.plan])
-    for name in ("tgc.runtime.memory", "tgc.runtime.workers"):
+    for name in ("tgc.runtime.memory", "tgc.runtime.quiet", "tgc.runtime.workers"):
         monkeypatch.setitem(sys.modules, name, None)  # import raises ImportError
     module = load(source, poisoned=False)
     assert module.empty is np.empty and module.parallel.__module__ == "emitted"

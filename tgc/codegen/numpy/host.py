@@ -47,7 +47,7 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
     params = [buffers[i] for i in plan.inputs]
-    return '@np.errstate(all="ignore")\n' + define(plan.name, params, lines)
+    return "@quiet\n" + define(plan.name, params, lines)
 
 
 def _name_counts(plan: Plan, names: Names, sizes: Mapping[str, str]) -> dict[Dim, str]:
