@@ -47,6 +47,27 @@ def _seeded(request: pytest.FixtureRequest) -> None:
         torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
 
 
+# Tests of the way a user's call takes run on the engine a user gets. All others say which engine they are about, or
+# are about none: numpy compiles in a tenth of the time.
+AS_A_USER = (
+    "test_api_autograd",
+    "test_api_dispatch",
+    "test_donation",
+    "test_program",
+    "test_steps",
+    "test_guarded",
+)
+
+
+@pytest.fixture(autouse=True)
+def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.path.stem not in AS_A_USER:
+        from tgc.runtime import tensors
+
+        chosen = tensors.cpu_engine
+        monkeypatch.setattr(tensors, "cpu_engine", lambda backend: chosen(backend or "numpy"))
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded from the test's name."""

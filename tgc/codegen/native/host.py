@@ -16,9 +16,9 @@ from tgc.kernel.walk import statements
 
 STREAM_BYTES = 1 << 23
 """Outputs larger than this do not fit the caches beside what is read: their stores pass by."""
-THREAD_NS = 100_000
+THREAD_NS = 30_000
 """Work for which a second thread is worth waking."""
-NS_PER_COST, NS_PER_BYTE = 0.02, 0.04
+NS_PER_COST, NS_PER_BYTE = 0.03, 0.04
 
 
 def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) -> str:
