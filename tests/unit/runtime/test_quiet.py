@@ -31,6 +31,12 @@ def test_nothing_is_reported(outside):
         assert set(np.geterr().values()) == {outside}
 
 
+def test_buffers_are_small_inside_alone():
+    before = np.getbufsize()
+    assert quiet(np.getbufsize)() == module.BUFFER
+    assert np.getbufsize() == before
+
+
 def test_on_another_thread():
     found = []
     thread = threading.Thread(target=lambda: found.append(overflow()))
