@@ -56,6 +56,7 @@ AS_A_USER = (
     "test_program",
     "test_steps",
     "test_guarded",
+    "test_native",
 )
 
 

@@ -117,11 +117,20 @@ class Lowered:
         return ideal_bytes(self.plans, self.sizes)
 
     def asm(self, kind: str) -> str:
-        """The assembly of all kernels: "ttir", "ttgir", "llir", "ptx", "sass" or "amdgcn".
+        """The assembly of all kernels.
+
+        Args:
+            kind: "ttir", "ttgir", "llir", "ptx", "sass" or "amdgcn" for a GPU; "llvm" or "asm" for the native engine.
 
         Raises:
-            BackendError: the target has no such stage, or Triton is not installed.
+            BackendError: the target has no such stage, or Triton or llvmlite is not installed.
         """
+        if self.target.backend == "native":
+            code = self._module.code
+            texts = {"llvm": lambda: code.text, "asm": lambda: code.assembly()}
+            if kind not in texts:
+                raise BackendError(f"the native engine has no {kind!r}", hint='"llvm" or "asm"')
+            return str(texts[kind]())
         return "\n".join(binary.asm(kind) for binary in self._binaries.values())
 
     def resources(self) -> dict[str, Any]:
@@ -132,6 +141,14 @@ class Lowered:
         return self.source
 
     @cached_property
+    def _module(self) -> Any:
+        from tgc.runtime.build import module_of
+        from tgc.runtime.cache import cache, key_of
+
+        entry = cache().store(key_of("lowered", self.source), self.source, {"guards": []})
+        return module_of(entry)
+
+    @cached_property
     def _binaries(self) -> dict[str, Any]:
         if self.target.backend != "triton":
             raise BackendError(
@@ -139,13 +156,9 @@ class Lowered:
                 hint='lower(..., target="sm_90") compiles for a GPU without one',
             )
         from tgc.codegen.triton import launches
-        from tgc.runtime.build import module_of
-        from tgc.runtime.cache import cache, key_of
         from tgc.runtime.offline import compile_kernel
 
-        entry = cache().store(key_of("lowered", self.source), self.source, {"guards": []})
-        module = module_of(entry)
-        found = {}
+        module, found = self._module, {}
         for plan in self.plans:
             for launch in launches(plan, self.sizes):
                 found[launch.kernel_name] = compile_kernel(

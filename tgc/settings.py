@@ -2,7 +2,7 @@
 
 | field | environment | meaning |
 |---|---|---|
-| `backend` | `TGC_BACKEND` | `native`, `numpy` or `triton`; default: by the device of the arguments, on the CPU native where llvmlite is installed |
+| `backend` | `TGC_BACKEND` | `native`, `numpy` or `triton`; default: by the device, and whether llvmlite is there |
 | `cache_dir` | `TGC_CACHE_DIR` | where emitted sources are kept; default `$XDG_CACHE_HOME/tgc` |
 | `cache_bytes` | `TGC_CACHE_BYTES` | size cap of that folder |
 | `debug` | `TGC_DEBUG` | 1 logs each compilation, 2 also graphs, 3 also kernels, 4 also sources |

@@ -260,6 +260,13 @@ def test_object_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             native.Module(text)
 
 
+def test_assembly_can_be_looked_at() -> None:
+    found = lowered(axpy, "f32[n]", "f32[n]")
+    assert "fmul <32 x float>" in found.asm("llvm") and "axpy_kernel" in found.asm("asm")
+    with pytest.raises(BackendError, match="no 'ptx'"):
+        found.asm("ptx")
+
+
 def test_source_is_deterministic() -> None:
     one, two = (lowered(softmax, "f32[n, m]").source for _ in range(2))
     assert one == two
