@@ -469,6 +469,10 @@ class Body:
         result = layout(s.axes, self.frame)
         if not result and len(dims[0]) == 1 and dims[0] == dims[1]:
             return f"np.dot({texts[0]}, {texts[1]})"
+        if len(dims[0]) == 2 and dims[0] == dims[1] and None not in dims[0]:
+            if s.over == (dims[0][1],):
+                widen = "[:, None]" if len(result) == 2 else ""
+                return f"np.vecdot({texts[0]}, {texts[1]}){widen}"
         letters = {a: chr(ord("a") + i) for i, a in enumerate(self.frame)}
         if all(len(a) == 1 for a in self.frame):
             letters = {a: a for a in self.frame}
