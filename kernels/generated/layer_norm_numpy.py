@@ -40,7 +40,7 @@ def layer_norm_kernel_block(x, weight, bias, out, div, sqrt, cols_f32):
     # definitions.py:45: centred = x - mean
     np.subtract(x, div, out=out)
     # definitions.py:46: variance = tgc.mean(centred * centred, axis=-1, keepdims=True)
-    sum_1 = np.einsum("rc,rc->r", out, out)[:, None]
+    sum_1 = np.vecdot(out, out)[:, None]
     div_2 = np.divide(sum_1, cols_f32)
     # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
     add = np.add(div_2, c_1em05)
@@ -105,7 +105,7 @@ def layer_norm_backward_kernel_0_block(
         np.subtract(x_r, div_r, out=t0_r)
         # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
         np.multiply(t0_r, div_1, out=t0_r)
-        sum_ = np.einsum("rc,rc->r", d_x_r, t0_r)[:, None]
+        sum_ = np.vecdot(d_x_r, t0_r)[:, None]
         # definitions.py:46: variance = tgc.mean(centred * centred, axis=-1, keepdims=True)
         div_2 = np.divide(sum_, cols_f32)
         np.multiply(t0_r, div_2, out=t1_r)

@@ -35,7 +35,7 @@ def fold_rows(ufunc, x):
 
 def rms_norm_kernel_block(x, weight, out, div, cols_f32):
     # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * weight
-    sum_ = np.einsum("rc,rc->r", x, x)[:, None]
+    sum_ = np.vecdot(x, x)[:, None]
     div_1 = np.divide(sum_, cols_f32)
     add = np.add(div_1, c_1em05)
     sqrt = np.sqrt(add)
@@ -86,7 +86,7 @@ def rms_norm_backward_kernel_0_block(
         t1_r = t1[:r1 - r0]
         np.multiply(weight, g_r, out=d_x_r)
         np.multiply(x_r, div_r, out=t0_r)
-        sum_ = np.einsum("rc,rc->r", d_x_r, t0_r)[:, None]
+        sum_ = np.vecdot(d_x_r, t0_r)[:, None]
         div_1 = np.divide(sum_, cols_f32)
         np.multiply(t0_r, div_1, out=t1_r)
         np.subtract(d_x_r, t1_r, out=d_x_r)

@@ -62,7 +62,7 @@ def softmax(x):
 
 def softmax_backward_kernel_block(out, g, d_x):
     # definitions.py:39: return shifted / tgc.sum(shifted, axis=-1, keepdims=True)
-    sum_ = np.einsum("rc,rc->r", g, out)[:, None]
+    sum_ = np.vecdot(g, out)[:, None]
     np.subtract(g, sum_, out=d_x)
     np.multiply(out, d_x, out=d_x)
 

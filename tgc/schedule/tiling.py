@@ -193,7 +193,9 @@ def _place_axes(
     for name in reversed(outer):
         chosen[name] = _outer_axis(name, flat.axes[name], budget, split is not None, facts)
     if split is not None:
-        extent, block = flat.axes[split], budget.left()
+        # Without operations there is no scratch, and a program may read more than fits a cache.
+        scratch = any(isinstance(s, Op) for s in flat.body) or target.backend != "numpy"
+        extent, block = flat.axes[split], budget.left(None if scratch else 4 * budget.tile)
         size = split_size(extent, block, target)
         if target.split > 1 and facts.at_most(extent, target.split * target.programs):
             size = max(target.split, block) if isinstance(block, int) else target.split
