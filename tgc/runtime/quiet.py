@@ -37,7 +37,7 @@ _IGNORING = contextvars.Context().run(_ignoring)
 
 
 def quiet(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function under that record, or else without warnings; arguments are positional."""
+    """The function under that record, as `np.errstate(all="ignore")` decorates it; arguments are positional."""
     if _IGNORING is None:
         return np.errstate(all="ignore")(function)
     variable, ignoring = _IGNORING
