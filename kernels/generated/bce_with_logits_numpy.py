@@ -20,6 +20,11 @@ c_0 = np.array(0.0, np.float32)
 c_1 = np.array(1.0, np.float32)
 
 
+def sum_line(x):
+    """The sum of one dimension: einsum takes longer to begin, and half as long for each element."""
+    return np.add.reduce(x) if x.size < 4096 else np.einsum("i->", x)
+
+
 def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i_hi):
     # definitions.py:66: return tgc.mean(tgc.log(1.0 + tgc.exp(logit)) - tgc.stop_gradient(target) * logit)
     partial = c_0[()]
@@ -37,7 +42,7 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i
         np.add(t0_i, t1_i, out=t1_i)
         np.multiply(logit_i, target_i, out=t0_i)
         np.subtract(t1_i, t0_i, out=t0_i)
-        partial = np.add(partial, np.einsum("i->", t0_i))
+        partial = np.add(partial, sum_line(t0_i))
     total_partial[...] = partial
 
 
@@ -62,7 +67,7 @@ def bce_with_logits_kernel_1(out, total_partial, n):
     # out = sum(clamp_min(logit, 0) + log1p(exp(-abs(logit))) - logit * target, axis=0) / n
     n_f32 = np.array(n, np.float32)
     # definitions.py:66: return tgc.mean(tgc.log(1.0 + tgc.exp(logit)) - tgc.stop_gradient(target) * logit)
-    sum_ = np.einsum("i->", total_partial)
+    sum_ = sum_line(total_partial)
     div = np.divide(sum_, n_f32)
     out[...] = div
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tgc.codegen.numpy.functions import fold_columns, fold_rows
+from tgc.codegen.numpy.functions import fold_columns, fold_rows, normal, philox, sum_line
 
 
 @pytest.mark.parametrize("cols", [0, 1, 7, 64, 65, 1500])
@@ -20,3 +20,55 @@ def test_folds_of_short_rows(rows: int, cols: int, rng: np.random.Generator) -> 
             np.testing.assert_array_equal(fold_rows(np.maximum, x), x.max(0))
         if cols:
             np.testing.assert_array_equal(fold_columns(np.maximum, x), x.max(1, keepdims=True))
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 5000])
+def test_sums_of_lines(size: int, rng: np.random.Generator) -> None:
+    x = rng.standard_normal(2 * size).astype(np.float32)
+    for line in (x[:size], x[::2]):
+        np.testing.assert_allclose(sum_line(line), line.sum(dtype=np.float64), rtol=1e-5, atol=1e-4)
+
+
+def philox_word(at: int, stream: int, seed: int) -> int:
+    """One word of Philox 4x32-10, from its definition."""
+    low = 0xFFFFFFFF
+    block = at >> 2
+    c = [block & low, block >> 32 & low, stream & low, stream >> 32 & low]
+    key = [seed & low, seed >> 32 & low]
+    for _ in range(10):
+        first, second = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [second >> 32 ^ c[1] ^ key[0], second & low, first >> 32 ^ c[3] ^ key[1], first & low]
+        key = [key[0] + 0x9E3779B9 & low, key[1] + 0xBB67AE85 & low]
+    return c[at & 3]
+
+
+PLACES = [
+    np.arange(10),
+    np.arange(3, 9),
+    np.arange(2**33 - 2, 2**33 + 7),
+    np.array([0, 2, 1, 3, 3]),
+    np.arange(5) * 1000003,
+    np.arange(40).reshape(5, 8)[:, 1:4],
+    np.array(6),
+]
+
+
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize("stream", [1, 2**40 + 7])
+@pytest.mark.parametrize("seed", [7, -5, 2**62 + 12345, None])
+def test_draws_are_those_of_their_places(at: np.ndarray, stream: int, seed: int | None) -> None:
+    seeds = np.arange(at.size).reshape(at.shape) - 2 if seed is None else np.array(seed)
+    wanted = [
+        philox_word(int(a), stream, int(s))
+        for a, s in np.broadcast(at, np.broadcast_to(seeds, at.shape))
+    ]
+    found, streams = philox(at, np.array(stream), seeds), np.array(stream)
+    assert found.shape == at.shape
+    assert found.view(np.uint32).ravel().tolist() == wanted
+    into = np.empty(at.shape, np.float32)
+    normal(at, streams, seeds, out=into)
+    alone = [
+        normal(np.array([a]), streams, np.array([s]))[0]
+        for a, s in np.broadcast(at, np.broadcast_to(seeds, at.shape))
+    ]
+    np.testing.assert_allclose(into.ravel(), alone, rtol=1e-6)

@@ -450,9 +450,8 @@ class Body:
             return None
         result = layout(s.axes, self.frame)
         if s.monoid == "sum" and over == [len(dims) - 1] and len(dims) <= 2:
-            letters = "rc" if len(dims) == 2 else "i"
             widen = "[:, None]" if len(result) == 2 else ""
-            return f'np.einsum("{letters}->{letters[:-1]}", {value}){widen}'
+            return f"sum_line({value})" if len(dims) == 1 else f'np.einsum("rc->r", {value}){widen}'
         if len(dims) != 2 or any(self.extent_of(a) == 0 for a in s.over):
             return None
         if over == [0] and len(result) == 1:

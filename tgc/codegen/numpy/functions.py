@@ -122,6 +122,11 @@ def select_or_zero(bits: Any, yes: Any, out: Any) -> Any:
     np.bitwise_and(yes.view(bits.dtype), bits, out=out.view(bits.dtype))
 
 
+def sum_line(x: Any) -> Any:
+    """The sum of one dimension: einsum takes longer to begin, and half as long for each element."""
+    return np.add.reduce(x) if x.size < 4096 else np.einsum("i->", x)
+
+
 def fold_rows(ufunc: Any, x: Any) -> Any:
     """Fold the first axis, several short rows at once: numpy's inner loop runs along one."""
     rows, cols = x.shape
@@ -157,6 +162,7 @@ _ALL = (
     fill_bits,
     select,
     select_or_zero,
+    sum_line,
     fold_rows,
     fold_columns,
 )
