@@ -76,6 +76,20 @@ SIMPLE: dict[str, Callable[..., Tensor]] = {
     "gaussian kernel sum": gaussian,
 }
 
+# The same text as tgc compiles, operation by operation: what a user has whose function torch does not have.
+WRITTEN: dict[str, Callable[..., Tensor]] = {
+    "BCE with logits": lambda z, t: torch.mean(torch.log(1.0 + torch.exp(z)) - t * z),
+    "gelu tanh": lambda x: (
+        0.5 * x * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    ),
+}
+
+
+def written(task: str, inputs: Inputs) -> Callable[[], Any]:
+    """Forward and backward of a task of WRITTEN."""
+    args = [torch.from_numpy(a) for a in inputs]
+    return autograd(WRITTEN[task], args, TASKS[task].wrt, TASKS[task].cotangent)
+
 
 def third_derivative(x: Tensor) -> Tensor:
     y = torch.tanh(torch.sin(x) * torch.exp(-x * x))

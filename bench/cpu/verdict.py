@@ -162,7 +162,7 @@ def probe_lines(probes: Mapping[str, Any]) -> list[Line]:
         ]
         for task in ("BCE with logits", "gelu tanh"):
             figure = calls.get("against torch", {}).get(task)
-            text = f"{backend}, {task} and gradient of 16 elements against torch eager"
+            text = f"{backend}, {task} and gradient of 16 elements against the same text in torch eager"
             lines.append(Line(text, figure, ">=", 1))
     cold = probes.get("cold", {})
     for name, limit in (

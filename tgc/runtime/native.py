@@ -208,14 +208,23 @@ def _wrapper(name: str, parameters: str) -> str:
 # --- compilation ----------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1)
+def _host() -> tuple[str, str]:
+    """The processor's name and features, as LLVM writes them."""
+    import llvmlite.binding as llvm
+
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
 def _machine() -> Any:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    cpu, features = _host()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        cpu=cpu,
+        features=features,
         opt=2,
         jit=True,
         reloc="pic",
@@ -246,8 +255,7 @@ def _object_code(text: str) -> bytes:
     """The object code of a module, from the cache where it has been compiled before."""
     import llvmlite.binding as llvm
 
-    host = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {llvm.llvm_version_info}"
-    key = hashlib.sha256(f"{host}\n{text}".encode()).hexdigest()[:40]
+    key = hashlib.sha256(f"{_host()} {llvm.llvm_version_info}\n{text}".encode()).hexdigest()[:40]
     found = cache().load_bytes(key)
     if found is None:
         found = _machine().emit_object(_optimised(text))
