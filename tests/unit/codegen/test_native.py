@@ -236,6 +236,12 @@ def _pointer(address: int) -> Any:
     return ctypes.c_void_p(address)
 
 
+def test_arguments_may_have_any_name() -> None:
+    f = tgc.jit(lambda first, last, begin, program: first * last + begin - program, backend="native")
+    one = np.ones(5)
+    np.testing.assert_array_equal(f(one, 2 * one, 3 * one, 4 * one), one)
+
+
 # --- functions ------------------------------------------------------------------------------------
 
 

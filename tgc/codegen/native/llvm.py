@@ -102,7 +102,8 @@ class Function:
     lines: list[str] = field(default_factory=list)
     declared: set[str] = field(default_factory=set)
     _memory: list[str] = field(default_factory=list)
-    _used: Counter[str] = field(default_factory=Counter)
+    # Registers and labels share one space of names.
+    _used: Counter[str] = field(default_factory=lambda: Counter(("begin", "first", "last")))
 
     def fresh(self, stem: str) -> str:
         """A register or label name, without its sigil."""
