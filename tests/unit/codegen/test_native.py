@@ -237,9 +237,17 @@ def _pointer(address: int) -> Any:
 
 
 def test_arguments_may_have_any_name() -> None:
-    f = tgc.jit(lambda first, last, begin, program: first * last + begin - program, backend="native")
+    f = tgc.jit(
+        lambda first, last, begin, program: first * last + begin - program, backend="native"
+    )
     one = np.ones(5)
     np.testing.assert_array_equal(f(one, 2 * one, 3 * one, 4 * one), one)
+
+
+def test_a_line_may_hold_quotes() -> None:
+    f = tgc.jit(lambda x: x + len("""abc""") * tgc.sin(x), backend="native")  # größer than """x"""
+    x = np.arange(5.0)
+    np.testing.assert_allclose(f(x), x + 3 * np.sin(x), rtol=1e-14)
 
 
 # --- functions ------------------------------------------------------------------------------------

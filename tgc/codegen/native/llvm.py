@@ -132,7 +132,9 @@ class Function:
         self.lines.append(f"{name}:")
 
     def comment(self, text: str) -> None:
-        self.lines.append(f"  ; {text}")
+        """A line of the user's, which may hold the quotes around the module's text."""
+        quotes = '"' * 3
+        self.lines.append("  ; " + text.replace(quotes, '""'))
 
     def call(self, stem: str, result: str, name: str, *operands: str) -> str:
         """A call of an intrinsic, which is declared with it; operands carry their types."""
