@@ -21,6 +21,7 @@ import numpy as np
 from bench.cpu.engines import ENGINES, Engine, keep_pages
 from bench.cpu.tasks import TASKS, Unsupported, digest
 
+WARM_SECONDS = 4e-3
 SAMPLE_SECONDS = 2e-3  # as in bench.measure: the clock and the loop then cost nothing
 
 
@@ -68,8 +69,11 @@ class Station:
     def sample(self) -> float:
         """Seconds a call, the mean over one sample."""
         assert self.run is not None
-        if self.calls > 1:
-            self.run()  # others ran since: the caches are theirs
+        start = (
+            time.perf_counter()
+        )  # others ran since: the caches are theirs, and a processor that slept is slow
+        while self.calls > 1 and time.perf_counter() - start < WARM_SECONDS:
+            self.run()
         return self._time(self.calls) / self.calls
 
     def drop(self) -> None:

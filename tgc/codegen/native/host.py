@@ -16,8 +16,8 @@ from tgc.kernel.walk import statements
 
 STREAM_BYTES = 1 << 23
 """Outputs larger than this do not fit the caches beside what is read: their stores pass by."""
-THREAD_NS = 30_000
-"""Work for which a second thread is worth waking."""
+THREAD_NS, PIECE_NS = 400_000, 50_000
+"""Work for which a second thread is worth waking, which takes up to 0.1 ms; and what threads then take at a time."""
 NS_PER_COST, NS_PER_BYTE = 0.03, 0.04
 
 
@@ -82,14 +82,15 @@ def _launch(
 ) -> list[str]:
     """One call; for more programs than one thread should run, several, past the caches where that pays."""
     programs: Dim = product(tuple(a.programs for a in code.kernel.axes))
-    grain = _grain(code.kernel)
+    nanoseconds = _program_time(code.kernel)
+    few, piece = (max(1, round(time / nanoseconds)) for time in (THREAD_NS, PIECE_NS))
     call = ", ".join(args)
-    if isinstance(programs, int) and programs <= grain:
+    if isinstance(programs, int) and programs <= few:
         return [f"{code.name}({call}, 0, {programs})"]
     count = names.new("programs")
     lines = [
         f"{count} = {size_text(programs, sizes)}",
-        f"if {count} <= {grain}:",
+        f"if {count} <= {few}:",
         f"    {code.name}({call}, 0, {count})",
         "else:",
     ]
@@ -100,11 +101,11 @@ def _launch(
         test = " and ".join([f"{large} > {STREAM_BYTES}", *rows])
         lines.append(f'    kernel = code.streaming("{code.name}") if {test} else {code.name}')
         chosen = "kernel"
-    return [*lines, f"    parallel(partial({chosen}, {call}), {count}, {grain})"]
+    return [*lines, f"    parallel(partial({chosen}, {call}), {count}, {piece})"]
 
 
-def _grain(kernel: Kernel) -> int:
-    """Programs that are worth a thread: by the cost table and the bytes of an element, elements by the tile."""
+def _program_time(kernel: Kernel) -> float:
+    """Nanoseconds a program takes, roughly: by the cost table and the bytes of an element, elements by the tile."""
     cost = nbytes = 0.0
     for s, _ in statements(kernel.body):
         if isinstance(s, Op):
@@ -113,5 +114,4 @@ def _grain(kernel: Kernel) -> int:
             nbytes += kernel.buffer(s.buffer).dtype.itemsize
     blocks = [a.block for a in kernel.axes if a.kind == "grid"]
     elements = blocks[0] if len(blocks) == 1 and isinstance(blocks[0], int) else 1 << 16
-    per_program = elements * (cost * NS_PER_COST + nbytes * NS_PER_BYTE)
-    return max(1, round(THREAD_NS / max(per_program, 1.0)))
+    return max(1.0, elements * (cost * NS_PER_COST + nbytes * NS_PER_BYTE))
