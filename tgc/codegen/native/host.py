@@ -17,7 +17,7 @@ from tgc.kernel.walk import statements
 STREAM_BYTES = 1 << 23
 """Outputs larger than this do not fit the caches beside what is read: their stores pass by."""
 THREAD_NS, PIECE_NS = 400_000, 50_000
-"""Work for which a second thread is worth waking, which takes up to 0.1 ms; and what threads then take at a time."""
+"""Work for which a second thread is worth waking, and what threads then take at a time."""
 NS_PER_COST, NS_PER_BYTE = 0.03, 0.04
 
 
