@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, overload
@@ -49,8 +50,8 @@ class Compiled(Dispatcher):
             function,
             self.pipeline,
             backend=backend,
-            static_argnames=_names(static_argnames),
-            donate_argnames=_names(donate_argnames),
+            static_argnames=_names(static_argnames, function),
+            donate_argnames=_names(donate_argnames, function),
         )
         functools.update_wrapper(self, function, updated=())
 
@@ -167,8 +168,21 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     return Compiled(function, **options)
 
 
-def _names(given: Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _names(given: Sequence[str], function: Callable[..., Any]) -> tuple[str, ...]:
+    """Argument names as a tuple.
+
+    Raises:
+        ValueError: the function has no argument of such a name.
+    """
+    names = (given,) if isinstance(given, str) else tuple(given)
+    known = inspect.signature(function).parameters if names else {}
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"the function has no argument {name!r}: it has {', '.join(known)}"
+                )
+    return names
 
 
 set_eager(jit)  # tgc.exp(x) outside a trace is a compiled function of its own

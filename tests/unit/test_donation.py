@@ -248,3 +248,9 @@ def test_the_verifier_knows_what_may_be_overwritten() -> None:
     )
     with pytest.raises(VerifyError, match="overwrites"):
         verify(wrong)
+
+
+@pytest.mark.parametrize("option", ["donate_argnames", "static_argnames"])
+def test_a_name_the_function_does_not_have(option: str) -> None:
+    with pytest.raises(ValueError, match="no argument 'q': it has p"):
+        tgc.jit(lambda p: p * 2, **{option: ("q",)})
