@@ -1,17 +1,15 @@
 """LLVM text becomes functions Python can call.
 
 Each kernel of a module gets a wrapper with the calling convention of built-in functions, in LLVM as well: it reads
-the addresses of arrays out of the array objects, integers and floats out of Python numbers, lets other threads run
-where there is more than one program, and costs a tenth of a ctypes call. What a wrapper needs of the interpreter it
-finds in a table that is filled when the code is loaded, so that object code holds no address and can be kept.
-
-Object code lies in the cache beside the emitted source, by the text, the processor and the LLVM version it is for.
+the addresses of arrays out of the array objects, integers and floats out of Python numbers, releases the interpreter
+lock where there is more than one program, hands the programs to a team of threads if it is given one, and costs a
+tenth of a ctypes call. What a wrapper needs of the interpreter it finds in variables that are filled when the code is
+loaded.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import re
 import sys
 import sysconfig
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tgc.runtime.cache import cache
+from tgc.runtime.objects import assembly, fill, interpreter, load
 
 Kernel = Callable[..., None]
 
@@ -58,9 +56,10 @@ def unavailable() -> str | None:
 
 
 class Module:
-    """The kernels of one LLVM text: `module["name"](buffers..., sizes..., first, last)`.
+    """The kernels of one LLVM text: `module["name"](buffers..., sizes..., programs, piece, team)`.
 
-    `streaming` gives the same kernel with stores that pass by the caches, compiled at the first use.
+    `piece` programs are worth the while of a thread of the team; `team` is what `tgc.runtime.team.team` gives, or 0 for
+    the calling thread alone. `streaming` gives the same kernel with stores that pass by the caches, compiled at the first use.
     """
 
     def __init__(self, text: str) -> None:
@@ -81,7 +80,7 @@ class Module:
 
     def assembly(self) -> str:
         """What the processor runs, as text."""
-        return _machine().emit_assembly(_optimised(_with_wrappers(self.text)))  # type: ignore[no-any-return]
+        return assembly(_with_wrappers(self.text))
 
 
 def streaming_text(text: str) -> str:
@@ -145,11 +144,17 @@ neither:
 
 
 def _wrapper(name: str, parameters: str) -> str:
-    """`PyObject *name.call(self, arguments, count)`."""
-    kinds = [p.split()[0] for p in parameters.split(", ")]
+    """`PyObject *name.call(self, arguments, count)`, and the kernel as a team calls it.
+
+    The kernel's own last parameters are the first program and the one after the last; the wrapper's are programs, piece
+    and team.
+    """
+    given = [p.split()[0] for p in parameters.split(", ")][:-2]
+    kinds = [*given, "i64", "i64", "i64"]
     lines = [
         f"define ptr @{name}.call(ptr %self, ptr %arguments, i64 %count) {{",
         *(f"  %slot.{k} = alloca ptr" for k, kind in enumerate(kinds) if kind == "ptr"),
+        f"  %given = alloca [{len(given)} x i64]",
         f"  %right = icmp eq i64 %count, {len(kinds)}",
         "  br i1 %right, label %take.0, label %wrong",
         "wrong:",
@@ -179,19 +184,37 @@ def _wrapper(name: str, parameters: str) -> str:
             convert = "as.float" if kind == "double" else "as.int"
             lines.append(f"  %value.{k} = call {kind} %{convert}(ptr %object.{k})")
             lines += [f"  br label %take.{k + 1}", f"take.{k + 1}:"]
-    passed = ", ".join(f"{kind} %value.{k}" for k, kind in enumerate(kinds))
-    first, last = len(kinds) - 2, len(kinds) - 1
+    programs, piece, team = (f"%value.{len(given) + k}" for k in range(3))
+    passed = ", ".join(f"{kind} %value.{k}" for k, kind in enumerate(given))
+    stored = [
+        line
+        for k, kind in enumerate(given)
+        for line in (
+            f"  %given.{k} = getelementptr i64, ptr %given, i64 {k}",
+            f"  store {kind} %value.{k}, ptr %given.{k}",
+        )
+    ]
     lines += [
-        f"  %programs = sub i64 %value.{last}, %value.{first}",
-        "  %long = icmp sgt i64 %programs, 1",
+        f"  %long = icmp sgt i64 {programs}, 1",
         "  br i1 %long, label %free, label %held",
         "held:",
-        f"  call void @{name}({passed})",
+        f"  call void @{name}({passed}, i64 0, i64 {programs})",
         "  br label %done",
         "free:",
         "  %save = load ptr, ptr @api.PyEval_SaveThread",
         "  %state = call ptr %save()",
-        f"  call void @{name}({passed})",
+        f"  %alone = icmp eq i64 {team}, 0",
+        "  br i1 %alone, label %one, label %several",
+        "one:",
+        f"  call void @{name}({passed}, i64 0, i64 {programs})",
+        "  br label %back",
+        "several:",
+        *stored,
+        f"  %team = inttoptr i64 {team} to ptr",
+        "  %run = load ptr, ptr %team",
+        f"  call void %run(ptr %team, ptr @{name}.range, ptr %given, i64 {programs}, i64 {piece})",
+        "  br label %back",
+        "back:",
         "  %restore = load ptr, ptr @api.PyEval_RestoreThread",
         "  call void %restore(ptr %state)",
         "  br label %done",
@@ -201,66 +224,13 @@ def _wrapper(name: str, parameters: str) -> str:
         "  call void %keep(ptr %none)",
         "  ret ptr %none",
         "}",
+        f"define internal void @{name}.range(ptr %given, i64 %first, i64 %last) {{",
     ]
+    for k, kind in enumerate(given):
+        lines.append(f"  %given.{k} = getelementptr i64, ptr %given, i64 {k}")
+        lines.append(f"  %value.{k} = load {kind}, ptr %given.{k}")
+    lines += [f"  call void @{name}({passed}, i64 %first, i64 %last)", "  ret void", "}"]
     return "\n".join(lines)
-
-
-# --- compilation ----------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def _host() -> tuple[str, str]:
-    """The processor's name and features, as LLVM writes them."""
-    import llvmlite.binding as llvm
-
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-
-
-def _machine() -> Any:
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    cpu, features = _host()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=cpu,
-        features=features,
-        opt=2,
-        jit=True,
-        reloc="pic",
-        codemodel="small",
-    )
-
-
-def _optimised(text: str) -> Any:
-    """The module with its functions inlined and its variables in registers.
-
-    Loops are vectors already, so the standard pipelines would spend ten times as long to find nothing.
-    """
-    import llvmlite.binding as llvm
-
-    module = llvm.parse_assembly(text)
-    builder = llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options())
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_always_inliner_pass()
-    passes.add_sroa_pass()
-    passes.add_new_gvn_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    passes.run(module, builder)
-    return module
-
-
-def _object_code(text: str) -> bytes:
-    """The object code of a module, from the cache where it has been compiled before."""
-    import llvmlite.binding as llvm
-
-    key = hashlib.sha256(f"{_host()} {llvm.llvm_version_info}\n{text}".encode()).hexdigest()[:40]
-    found = cache().load_bytes(key)
-    if found is None:
-        found = _machine().emit_object(_optimised(text))
-        cache().store_bytes(key, found)
-    return found
 
 
 class _MethodDef(ctypes.Structure):
@@ -272,37 +242,16 @@ class _MethodDef(ctypes.Structure):
     )
 
 
-_alive: list[
-    Any
-] = []  # engines and method definitions live as long as the process: functions may be anywhere
-_loading = threading.Lock()
+_alive: list[_MethodDef] = []  # as long as the process: functions may be anywhere
 
 
 def _load(text: str) -> dict[str, Kernel]:
-    import llvmlite.binding as llvm
-
-    with _loading:
-        whole = _with_wrappers(text)
-        machine = _machine()
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-        engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(whole)))
-        engine.finalize_object()
-        _alive.append(engine)
-        for name in _API:
-            _fill(engine, name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
-        for name, thing in (
-            ("None", None),
-            ("int", int),
-            ("ndarray", np.ndarray),
-            ("TypeError", TypeError),
-        ):
-            _fill(engine, name, id(thing))
-        return {name: _builtin(engine, name) for name, _ in _DEFINE.findall(text)}
-
-
-def _fill(engine: Any, name: str, address: int | None) -> None:
-    place = engine.get_global_value_address(f"api.{name}")
-    ctypes.c_void_p.from_address(place).value = address
+    engine = load(_with_wrappers(text))
+    for name in _API:
+        fill(engine, f"api.{name}", interpreter(name))
+    for thing in (None, int, np.ndarray, TypeError):
+        fill(engine, f"api.{getattr(thing, '__name__', thing)}", id(thing))
+    return {name: _builtin(engine, name) for name, _ in _DEFINE.findall(text)}
 
 
 def _builtin(engine: Any, name: str) -> Kernel:

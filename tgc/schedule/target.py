@@ -41,10 +41,10 @@ NUMPY = Target(
 NATIVE = Target(
     "native",
     "native",
-    flat=1 << 14,
-    tile=1 << 16,
+    flat=1 << 12,
+    tile=1 << 13,
     row=1 << 17,
-    whole=1 << 16,
+    whole=1 << 13,
     programs=64,
     split=16,
     unroll=8,

@@ -18,8 +18,7 @@ from tgc.codegen.native.nest import For, Item, Keep, Recall, nest
 from tgc.errors import BackendError
 from tgc.kernel.ir import Kernel, Load
 from tgc.lowered import Lowered
-from tgc.runtime import native
-from tgc.runtime.workers import parallel
+from tgc.runtime import native, objects
 
 pytest.importorskip("llvmlite")
 
@@ -226,7 +225,7 @@ def test_no_load_or_store_leaves_its_array(rng: np.random.Generator) -> None:
         x, y, out = arrays
         x[:], y[:] = rng.normal(size=(2, size))
         kernel = next(iter(code.kernels.values()))
-        kernel(x, y, out, size, 0, 1)
+        kernel(x, y, out, size, 1, 1, 0)
         np.testing.assert_array_equal(out, 2 * x + y)
 
 
@@ -259,14 +258,14 @@ def test_a_kernel_refuses_what_is_no_array() -> None:
     with pytest.raises(TypeError, match="number of arguments"):
         kernel(np.zeros(3, "f4"))
     with pytest.raises(TypeError, match="expected an array"):
-        kernel([1.0], np.zeros(1, "f4"), np.zeros(1, "f4"), 1, 0, 1)
+        kernel([1.0], np.zeros(1, "f4"), np.zeros(1, "f4"), 1, 1, 1, 0)
 
 
 def test_object_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tgc.settings(cache_dir=tmp_path):
         text = module_of(axpy, "f32[n]", "f32[n]").text
         assert list(tmp_path.rglob("*.o"))
-        monkeypatch.setattr(native, "_optimised", lambda text: pytest.fail("compiled again"))
+        monkeypatch.setattr(objects, "_optimised", lambda text: pytest.fail("compiled again"))
         native.Module(text)
         (kept,) = tmp_path.rglob("*.o")
         kept.write_bytes(kept.read_bytes()[:-1] + b"x")
@@ -313,14 +312,3 @@ def test_poisoned_outputs_are_written_whole(rng: np.random.Generator) -> None:
     (out,) = chain.Native(plan)(plan, [x])
     assert np.isfinite(out).all()
     np.testing.assert_allclose(out.sum(axis=1), 1, rtol=1e-6)
-
-
-def test_kernels_run_beside_each_other(rng: np.random.Generator) -> None:
-    """The interpreter lock is not held: threads of the pool call the same kernel at once."""
-    module = module_of(axpy, "f32[n]", "f32[n]")
-    (kernel,) = module.kernels.values()
-    x, y = rng.normal(size=(2, 1 << 20)).astype(np.float32)
-    out = np.empty_like(x)
-    with tgc.settings(threads=4):
-        parallel(lambda low, high: kernel(x, y, out, x.size, low, high), 64)
-    np.testing.assert_array_equal(out, 2 * x + y)

@@ -16,8 +16,8 @@ from tgc.kernel.walk import statements
 
 STREAM_BYTES = 1 << 23
 """Outputs larger than this do not fit the caches beside what is read: their stores pass by."""
-THREAD_NS, PIECE_NS = 400_000, 50_000
-"""Work for which a second thread is worth waking, and what threads then take at a time."""
+PIECE_NS = 5_000
+"""Work that is worth a thread's while."""
 NS_PER_COST, NS_PER_BYTE = 0.03, 0.04
 
 
@@ -80,18 +80,17 @@ def _launch(
     sizes: Mapping[str, str],
     names: Names,
 ) -> list[str]:
-    """One call; for more programs than one thread should run, several, past the caches where that pays."""
+    """One call, of a team where there is work for two threads, and past the caches where that pays."""
     programs: Dim = product(tuple(a.programs for a in code.kernel.axes))
-    nanoseconds = _program_time(code.kernel)
-    few, piece = (max(1, round(time / nanoseconds)) for time in (THREAD_NS, PIECE_NS))
+    piece = max(1, round(PIECE_NS / _program_time(code.kernel)))
     call = ", ".join(args)
-    if isinstance(programs, int) and programs <= few:
-        return [f"{code.name}({call}, 0, {programs})"]
+    if isinstance(programs, int) and programs < 2 * piece:
+        return [f"{code.name}({call}, {programs}, {piece}, 0)"]
     count = names.new("programs")
     lines = [
         f"{count} = {size_text(programs, sizes)}",
-        f"if {count} <= {few}:",
-        f"    {code.name}({call}, 0, {count})",
+        f"if {count} < {2 * piece}:",
+        f"    {code.name}({call}, {count}, {piece}, 0)",
         "else:",
     ]
     chosen = code.name
@@ -101,7 +100,7 @@ def _launch(
         test = " and ".join([f"{large} > {STREAM_BYTES}", *rows])
         lines.append(f'    kernel = code.streaming("{code.name}") if {test} else {code.name}')
         chosen = "kernel"
-    return [*lines, f"    parallel(partial({chosen}, {call}), {count}, {piece})"]
+    return [*lines, f"    {chosen}({call}, {count}, {piece}, team())"]
 
 
 def _program_time(kernel: Kernel) -> float:

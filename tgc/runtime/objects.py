@@ -1,0 +1,99 @@
+"""LLVM text becomes object code in memory; the object code lies in the cache.
+
+Its key there is the text, the processor and the LLVM version: object code holds no address, so that it can be kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import threading
+from functools import lru_cache
+from typing import Any
+
+from tgc.runtime.cache import cache
+
+_alive: list[Any] = []  # engines live as long as the process: functions may be anywhere
+_loading = threading.Lock()
+
+
+def load(text: str) -> Any:
+    """The execution engine that holds the functions and variables of a module."""
+    import llvmlite.binding as llvm
+
+    with _loading:
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(text)))
+        engine.finalize_object()
+        _alive.append(engine)
+        return engine
+
+
+def interpreter(name: str) -> int:
+    """The address of a function of the interpreter."""
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+
+
+def fill(engine: Any, name: str, value: int) -> None:
+    """Set a variable of 64 bits."""
+    ctypes.c_void_p.from_address(engine.get_global_value_address(name)).value = value
+
+
+def assembly(text: str) -> str:
+    """What the processor runs, as text."""
+    return _machine().emit_assembly(_optimised(text))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def _host() -> tuple[str, str]:
+    """The processor's name and features, as LLVM writes them."""
+    import llvmlite.binding as llvm
+
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def _machine() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = _host()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu,
+        features=features,
+        opt=2,
+        jit=True,
+        reloc="pic",
+        codemodel="small",
+    )
+
+
+def _optimised(text: str) -> Any:
+    """The module with its functions inlined and its variables in registers.
+
+    Loops are vectors already, so the standard pipelines would spend ten times as long to find nothing.
+    """
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    builder = llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options())
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_sroa_pass()
+    passes.add_new_gvn_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, builder)
+    return module
+
+
+def _object_code(text: str) -> bytes:
+    """The object code of a module, from the cache where it has been compiled before."""
+    import llvmlite.binding as llvm
+
+    key = hashlib.sha256(f"{_host()} {llvm.llvm_version_info}\n{text}".encode()).hexdigest()[:40]
+    found = cache().load_bytes(key)
+    if found is None:
+        found = _machine().emit_object(_optimised(text))
+        cache().store_bytes(key, found)
+    return found
