@@ -59,7 +59,8 @@ class Module:
     """The kernels of one LLVM text: `module["name"](buffers..., sizes..., programs, piece, team)`.
 
     `piece` programs are worth the while of a thread of the team; `team` is what `tgc.runtime.team.team` gives, or 0 for
-    the calling thread alone. `streaming` gives the same kernel with stores that pass by the caches, compiled at the first use.
+    the calling thread alone. `streaming` gives the same kernel with stores that pass by the caches, compiled at the
+    first use.
     """
 
     def __init__(self, text: str) -> None:
