@@ -18,7 +18,8 @@ class Target:
         whole: largest tensor whose full reduction may be followed by its use in one program.
         split: fewest elements of a split axis per program: each program writes as many partial results as one element
             has, so these must be few beside what is read.
-        unroll: rows so short are written out by the backend, for their exact length.
+        unroll: rows so short are written out by the backend, for their exact length;
+            for numpy only beside many elements.
         programs: at most so many partial results per reduction; a function of the sizes, never of the chip, so that
             the bits of a result do not depend on it.
     """
@@ -35,7 +36,14 @@ class Target:
 
 
 NUMPY = Target(
-    "numpy", "numpy", flat=1 << 16, tile=1 << 16, row=1 << 20, whole=1 << 17, programs=64
+    "numpy",
+    "numpy",
+    flat=1 << 16,
+    tile=1 << 16,
+    row=1 << 20,
+    whole=1 << 17,
+    programs=64,
+    unroll=4,
 )
 
 NATIVE = Target(

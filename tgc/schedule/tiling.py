@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from tgc.ir.sizes import Dim, cdiv, floordiv, power_of_two, product
+from tgc.ir.sizes import Dim, Size, cdiv, floordiv, power_of_two, product, symbols
 from tgc.kernel.ir import (
     Axis,
     Const,
@@ -32,6 +32,16 @@ from tgc.kernel.ir import (
 from tgc.schedule.facts import Facts
 from tgc.schedule.lower import Conflict, Flat
 from tgc.schedule.target import Target
+
+SHARE = 16
+"""Beside a split axis a sixteenth of the tile is enough: the rest is for the rows that are folded."""
+
+LONG = 1024
+"""Where the split axis is the innermost, numpy's loops run along it and should be as long."""
+
+
+MANY = 1024
+"""Elements from which a call of numpy costs as much as it does."""
 
 
 @dataclass(frozen=True)
@@ -179,19 +189,24 @@ def _place_axes(
         rows.remove(looped)
     for name in rows:
         extent, exact = flat.axes[name], None
-        few = target.unroll and len(flat.axes) > 1 and facts.at_most(extent, target.unroll)
-        if few and facts.value(extent) > 0:
+        if _is_short(name, flat, facts, target):
             exact = facts.pin(extent)
         chosen[name] = Axis(name, extent, "lane", exact)
-        budget.take(extent)
+        if exact is None or target.backend != "numpy":
+            budget.take(extent)  # numpy writes such an axis out, each position in arrays of its own
     if looped is not None:
         chosen[looped] = Axis(looped, flat.axes[looped], "loop", budget.left())
         budget.lanes = target.tile
     elif len(outer) == 1 and not rows and split is None:
         chosen[outer[0]] = Axis(outer[0], flat.axes[outer[0]], "grid", target.flat)
         return chosen, None
+    order = list(flat.axes)
     for name in reversed(outer):
-        chosen[name] = _outer_axis(name, flat.axes[name], budget, split is not None, facts)
+        share = 1
+        if split is not None:
+            inside = target.backend == "numpy" and order.index(name) < order.index(split)
+            share = LONG if inside else SHARE
+        chosen[name] = _outer_axis(name, flat.axes[name], budget, share, facts)
     if split is not None:
         # Without operations there is no scratch, and a program may read more than fits a cache.
         scratch = any(isinstance(s, Op) for s in flat.body) or target.backend != "numpy"
@@ -203,12 +218,26 @@ def _place_axes(
     return chosen, looped
 
 
-def _outer_axis(name: str, extent: Dim, budget: Budget, split: bool, facts: Facts) -> Axis:
+def _is_short(name: str, flat: Flat, facts: Facts, target: Target) -> bool:
+    """Whether an axis is written out: a few elements, and for numpy, which does one call for each, others many."""
+    extent = flat.axes[name]
+    if not target.unroll or len(flat.axes) == 1:
+        return False
+    derived = isinstance(extent, Size) and extent not in map(Size.symbol, symbols(extent))
+    if derived and target.backend == "numpy":
+        return False  # such as a number of programs, which changes with the sizes
+    if not facts.at_most(extent, target.unroll) or facts.value(extent) == 0:
+        return False
+    others = product([flat.axes[a] for a in flat.axes if a != name])
+    return target.backend != "numpy" or not facts.at_most(others, MANY)
+
+
+def _outer_axis(name: str, extent: Dim, budget: Budget, share: int, facts: Facts) -> Axis:
     """The innermost outer axes are lanes while they are short; the next is cut into tiles, the rest one by one.
 
-    Beside a split axis a sixteenth of the tile is enough: the rest is for the rows that are folded.
+    They take one part in `share` of the tile.
     """
-    tile = budget.tile // 16 if split else budget.tile
+    tile = max(1, budget.tile // share)
     left = budget.left(tile)
     if isinstance(left, int) and left >= 64 and facts.at_most(extent, left):
         budget.take(extent)

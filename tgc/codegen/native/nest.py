@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from tgc.codegen.native.unroll import unroll
+from tgc.codegen.unroll import unroll
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Iota, Kernel, Load, Loop, Op, Reduce, Statement, Store
 from tgc.kernel.walk import gathered

@@ -283,11 +283,21 @@ class Body:
 
     def _load(self, s: Load) -> None:
         if s.mask is None and (s.buffer, s.index) in self.views:
-            self._arrays[s.name] = self.views[s.buffer, s.index][0]
+            self._arrays[s.name] = array = self.views[s.buffer, s.index][0]
+            if self._is_repeated(s, array.layout):
+                text = self.reach(array)
+                del self._arrays[s.name]
+                self.define(s.name, f"np.ascontiguousarray({text})")
         elif s.name in self.padded and (target := self._destination(s)) is not None:
             self.lines += self.indices.padded(s, self.padded[s.name], target)
         else:
             self.define(s.name, self.indices.load(s))
+
+    def _is_repeated(self, s: Load, dims: Layout) -> bool:
+        """Whether each element is read often, and in steps, for which numpy has slower loops."""
+        if not dims or dims[-1] is None or self._is_full(dims):
+            return False
+        return dict(s.index.terms)[dims[-1]] != 1
 
     def _store(self, s: Store) -> None:
         if isinstance(s.value, str) and self.live.direct.get(s.value) is s:
@@ -468,8 +478,9 @@ class Body:
         result = layout(s.axes, self.frame)
         if not result and len(dims[0]) == 1 and dims[0] == dims[1]:
             return f"np.dot({texts[0]}, {texts[1]})"
-        if len(dims[0]) == 2 and dims[0] == dims[1] and None not in dims[0]:
-            if s.over == (dims[0][1],):
+        whole = max(dims, key=len)
+        if len(whole) == 2 and None not in whole and s.over == whole[1:]:
+            if all(d in (whole, whole[1:]) for d in dims):
                 widen = "[:, None]" if len(result) == 2 else ""
                 return f"np.vecdot({texts[0]}, {texts[1]}){widen}"
         letters = {a: chr(ord("a") + i) for i, a in enumerate(self.frame)}

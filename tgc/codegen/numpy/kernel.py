@@ -17,6 +17,7 @@ from tgc.codegen.numpy.lines import define
 from tgc.codegen.numpy.liveness import statements
 from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.repeats import remove_repeats
+from tgc.codegen.numpy.short import write_out
 from tgc.codegen.numpy.slots import Place
 from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
@@ -34,7 +35,7 @@ class Argument:
 
 def emit_kernel(kernel: Kernel, name: str, constants: Constants, module_names: Names) -> str:
     """The source of a kernel's functions. The last one, `name`, takes the buffers, then the sizes, by position."""
-    kernel = remove_repeats(remove_points(kernel))
+    kernel = remove_repeats(remove_points(write_out(kernel)))
     return _KernelWriter(kernel, name, constants, module_names).write()
 
 
