@@ -35,7 +35,7 @@ from bench.cpu.tasks import (
 PREPARE_SECONDS = 240.0  # the longest compilation waited for
 HUGE = 10**8  # elements at which only some engines take part
 LEAST_ROUNDS, MOST_ROUNDS = 3, 25
-PAUSE = 2e-3  # OpenMP's workers spin a while after their work: let them sleep before the next engine's turn
+PAUSE = 15e-3  # OpenMP's threads keep a core busy for 8 to 11 ms after their work: the next engine must not pay for it
 
 
 @dataclass(frozen=True)
