@@ -259,8 +259,13 @@ def _primals(ctx: Any, saved: Sequence[Any]) -> list[Any]:
 # --- running a program on tensors -----------------------------------------------------------------
 
 
-def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run:
-    """A callable for values of these sizes, strides, devices and requirements, in this grad mode."""
+def write_call(
+    body: Lines, program: Program, values: Sequence[Any], places: Sequence[str], backend: str | None
+) -> list[str]:
+    """Lines that run a program on variables that hold tensors and numbers like these, and its results' expressions.
+
+    They are for these sizes, strides, devices and requirements, in this grad mode.
+    """
     torch = torch_module()
     if torch._C._are_functorch_transforms_active():
         raise UnsupportedOpError(
@@ -269,29 +274,28 @@ def prepare(program: Program, values: Sequence[Any], backend: str | None) -> Run
             hint="tgc.grad, tgc.vjp and tgc.jvp do; torch.autograd works through it to any order",
         )
     device = device_of(values)
+    results = [f"r{j}" for j in range(len(program.outputs))]
     if device is not None and device.type == "meta":
-        return partial(_shapes, program)
+        body.call(partial(_shapes, program), places, results)
+        return results
     wrt: tuple[int, ...] = ()
     if torch.is_grad_enabled():
         wrt = tuple(i for i, v in enumerate(values) if is_tensor(v) and v.requires_grad)
     if wrt:
         # What `Function.apply` adds to this are torch's functorch transforms, which were refused.
         apply = super(torch.autograd.Function, function_class()).apply
-        return partial(apply, Call(program, values, wrt, backend))
+        call = body.bind("call", Call(program, values, wrt, backend))
+        body.call(apply, [call, *places], results)
+        return results
     target = target_of(device, backend)
     sizes = bind(program.inputs, values)
     host = program.value(target, sizes).run
     known, addresses = known_sizes(host, sizes, len(values))
-    body = Lines()
-    names = [f"v{i}" for i in range(len(values))]
-    results = [f"r{j}" for j in range(len(program.outputs))]
     into = [into_host(v, target, address=a) for v, a in zip(values, addresses)]
-    given = [body.convert(c, name) for c, name in zip(into, names)]
+    given = [body.convert(c, place) for c, place in zip(into, places)]
     body.call(_placed(host, device), given, results, known)
     out = [out_of_host(slot.dtype, slot.shape, target) for slot in program.outputs]
-    body.say(f"return {tuple_text([body.convert(c, r) for c, r in zip(out, results)])}")
-    made: Run = function("step", ", ".join(names), body.lines, body.names)
-    return made
+    return [body.convert(c, r) for c, r in zip(out, results)]
 
 
 def _shapes(program: Program, *values: Any) -> tuple[Any, ...]:
@@ -312,7 +316,10 @@ def run(program: Program, values: Sequence[Any], backend: str | None) -> tuple[A
     key = (backend, torch_module().is_grad_enabled(), current(), *types)
     found = program.bound.get(key)
     if found is None:
-        found = prepare(program, values, backend)
+        body, names = Lines(), [f"v{i}" for i in range(len(values))]
+        results = write_call(body, program, values, names, backend)
+        body.say(f"return {tuple_text(results)}")
+        found = function("step", ", ".join(names), body.lines, body.names)
         if len(program.bound) >= _BOUND_LIMIT:
             program.bound.clear()
         program.bound[key] = found

@@ -25,7 +25,7 @@ from tgc import trees
 from tgc.runtime.build import module_of
 from tgc.runtime.cache import Entry, key_of
 from tgc.runtime.captures import Get, Guards, Same, Scalar, getter_of
-from tgc.runtime.donation import check_donated, donating
+from tgc.runtime.donation import check_donated
 from tgc.runtime.guarded import MISS, Guarded, Prepared, guarded
 from tgc.runtime.program import Compiler, Program, Slot, shape_of
 from tgc.runtime.runners import Results, Runner, runner_of, separate
@@ -78,7 +78,7 @@ class Record:
 class _Entry:
     """A prepared call: its runner, the leaves that takes, and its guarded call if that may be kept."""
 
-    run: Runner
+    runner: Runner
     inputs: tuple[int, ...]
     guarded: Guarded | None = None
 
@@ -144,8 +144,9 @@ class Dispatcher:
                 key = self._key(leaves, definition, args, kwargs)
                 entry = self._memo.get(key) or self._prepare(args, kwargs, leaves, definition)
         leaves = leaves[:given] + [get() for get in self._captures]
-        self._remember(entry, args, kwargs, leaves, definition)
-        return entry.run(*leaves)
+        call = self._remember(entry, args, kwargs, leaves, definition)
+        result = MISS if call is None else call(args, kwargs)
+        return entry.runner.run(*leaves) if result is MISS else result
 
     def _remember(
         self,
@@ -154,7 +155,7 @@ class Dispatcher:
         kwargs: dict[str, Any],
         leaves: list[Any],
         definition: Any,
-    ) -> None:
+    ) -> Guarded | None:
         """Put an entry's guarded call before those of the last calls. One that was there, and refused, is made anew."""
         call = entry.guarded
         recent = self._recent
@@ -164,6 +165,7 @@ class Dispatcher:
         if call is not None:
             self._recent = (call, *recent[: _RECENT - 1])
             self._by_looks[_looks(args, kwargs)] = call
+        return call
 
     def _guarded(
         self,
@@ -189,7 +191,7 @@ class Dispatcher:
                     for k, get in enumerate(self._captures)
                 ),
                 watch,
-                entry.run,
+                entry.runner.body,
                 self._gone,
             )
         )
@@ -266,21 +268,20 @@ class Dispatcher:
             )
         leaves = leaves[: definition.leaves] + [get() for get in self._captures]
         container = container_of_all([leaves[i] for i in record.inputs])
-        donated, names = record.results.donated, [a.name for a in record.abstracts]
-        values = [leaves[i] for i in record.inputs]
-        if donated:
-            check_donated(donated, values, names)
-        run = runner_of(
+        names = [a.name for a in record.abstracts]
+        if record.results.donated:
+            check_donated(record.results.donated, [leaves[i] for i in record.inputs], names)
+        runner = runner_of(
             record.program,
             record.inputs,
             record.results,
             leaves,
             container,
             self.backend,
+            names=names,
             draws=record.draws,
         )
-        run = donating(run, record.inputs, donated, values, names) if donated else run
-        entry = _Entry(run, record.inputs)
+        entry = _Entry(runner, record.inputs)
         if len(self._memo) >= _MEMO_LIMIT:
             self._memo.clear()
         if len(self._by_looks) >= _MEMO_LIMIT:

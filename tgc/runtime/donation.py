@@ -6,16 +6,17 @@ the kernels would see a copy of, and a tensor that autograd may still want.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tgc.errors import MutationError
+from tgc.runtime.steps import Lines
 from tgc.runtime.tensors import is_tensor, torch_module
 from tgc.trace.state import calling_line
 
-Call = Callable[..., Any]
+_FEW = 16  # pairs of arrays that are compared one by one
 
 
 def check_donated(donated: Sequence[int], values: Sequence[Any], names: Sequence[str]) -> None:
@@ -29,45 +30,64 @@ def check_donated(donated: Sequence[int], values: Sequence[Any], names: Sequence
     _check_gradients(values)
 
 
-def donating(
-    run: Call,
-    inputs: Sequence[int],
+def keep_apart(
+    body: Lines,
+    places: Sequence[str],
     donated: Sequence[int],
     values: Sequence[Any],
     names: Sequence[str],
-) -> Call:
-    """`run` for calls that donate those of its `inputs`, positions among the leaves, that are numbered `donated`.
+) -> None:
+    """Lines that raise MutationError where a call donates memory that is read-only, or that another argument shares.
 
-    `values` are inputs like those of the calls, with their shapes and strides. It raises MutationError where a call
-    donates memory that is read-only, or shared with another argument.
+    `places` are the variables of the inputs; `values` are inputs like those of the calls in shapes and strides.
     """
-    reach: list[tuple[int, int, int, int, bool]] = []
-    for i, (place, value) in enumerate(zip(inputs, values)):
+    reach: list[tuple[int, int, int, bool]] = []
+    for i, value in enumerate(values):
         span = _span(value)
         if span is not None:
             low, high = (end - _address(value) for end in span)
-            reach.append((place, i, low, high, is_tensor(value)))
+            reach.append((i, low, high, is_tensor(value)))
     chosen = frozenset(donated)
-    tensors = [inputs[i] for i in donated if is_tensor(values[i])]
-    bump = torch_module().autograd.graph.increment_version if tensors else None
 
-    def call(*leaves: Any) -> Any:
+    def check(*inputs: Any) -> None:
         spans = []
-        for place, i, low, high, tensor in reach:
+        for value, (i, low, high, tensor) in zip(inputs, reach):
             if tensor:
-                address = leaves[place].data_ptr()
+                address = value.data_ptr()
             else:
-                address, read_only = leaves[place].__array_interface__["data"]
+                address, read_only = value.__array_interface__["data"]
                 if read_only and i in chosen:
                     raise _refused(f"{names[i]} is read-only", "donate a copy")
             spans.append((address + low, address + high, i))
         _check_apart(spans, chosen, names)
-        result = run(*leaves)
-        if bump is not None:
-            bump([leaves[place] for place in tensors])
-        return result
 
-    return call
+    thorough = f"{body.bind('check', check)}({', '.join(places[i] for i, *_ in reach)})"
+    pairs = [
+        (places[i], places[k])
+        for at, (i, *_) in enumerate(reach)
+        for k, *_ in reach[at + 1 :]
+        if chosen & {i, k}
+    ]
+    if len(pairs) > _FEW or any(tensor for *_, tensor in reach):
+        body.say(thorough)
+        return
+    # numpy compares two arrays in a fraction of what it takes to tell the address of one.
+    body.names["meet"] = np.may_share_memory
+    tests = [f"not {places[i]}.flags.writeable" for i, *_ in reach if i in chosen]
+    tests += [f"meet({one}, {other})" for one, other in pairs]
+    if tests:
+        body.say(f"if {' or '.join(tests)}:")
+        body.say(f"    {thorough}")
+
+
+def count_writes(
+    body: Lines, places: Sequence[str], donated: Sequence[int], values: Sequence[Any]
+) -> None:
+    """Lines that tell autograd which tensors have been written to."""
+    written = [places[i] for i in donated if is_tensor(values[i])]
+    if written:
+        body.names["increment_version"] = torch_module().autograd.graph.increment_version
+        body.say(f"increment_version([{', '.join(written)}])")
 
 
 def _check_kind(value: Any, name: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tgc.runtime.captures import Get
-from tgc.runtime.steps import Lines, function, tuple_text
+from tgc.runtime.steps import Lines, function, leaf_names, tuple_text
 from tgc.runtime.tensors import is_tensor, torch_mode
 from tgc.runtime.watch import Watch
 from tgc.settings import override
@@ -43,7 +43,7 @@ class Prepared:
         static: which leaves belong to arguments that are given by value.
         captured: how each captured array is read; None for one that another trace captured.
         watch: what the function saw besides.
-        run: the runner.
+        run: the body of the runner, over the variables of the leaves.
         gone: is called when an object among the arguments is no more.
     """
 
@@ -53,19 +53,20 @@ class Prepared:
     static: frozenset[int]
     captured: Sequence[Get | None]
     watch: Watch
-    run: Callable[..., Any]
+    run: Lines
     gone: Callable[[Any], None]
 
 
 def guarded(call: Prepared) -> Guarded | None:
     """The guarded call; None if it holds something that cannot be compared cheaply."""
     body = Lines()
+    body.names |= call.run.names  # first: later names are numbered from there
     body.names |= {"miss": MISS, "override": override, "active": active, "settings": override()}
     body.say("if override() is not settings or active() is not None:")
     body.say("    return miss")
     if any(is_tensor(leaf) for leaf in call.leaves):
         _refuse(body, _torch_mode(body))
-    names = [f"x{i}" for i in range(len(call.leaves))]
+    names = leaf_names(len(call.leaves))
     _open(body, "args", call.args, 0, [] if call.kwargs else ["not kwargs"])
     if call.kwargs:
         _open(body, "kwargs", call.kwargs, call.args.leaves, [])
@@ -82,11 +83,7 @@ def guarded(call: Prepared) -> Guarded | None:
         _leaves(body, [n for n, _ in taken], [call.leaves[int(n[1:])] for n, _ in taken], call)
     except _Unguarded:
         return None
-    body.names["run"] = call.run
-    names[given:] = [
-        "None" if get is None else name for name, get in zip(names[given:], call.captured)
-    ]
-    body.say(f"return run({', '.join(names)})")
+    body.lines += call.run.lines
     made: Guarded = function("call", "args, kwargs", body.lines, body.names)
     return made
 

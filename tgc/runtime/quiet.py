@@ -51,4 +51,5 @@ def quiet(function: Callable[..., Result]) -> Callable[..., Result]:
         finally:
             leave(token)
 
+    silent.quiet = (function, enter, ignoring, leave)  # type: ignore[attr-defined]
     return silent

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,26 @@ import numpy as np
 from tgc import trees
 from tgc.ir.nodes import Graph, Leaf, Node
 from tgc.runtime import autograd, seeds
+from tgc.runtime.donation import count_writes, keep_apart
 from tgc.runtime.program import Program, bind, known_sizes
-from tgc.runtime.steps import AS_IT_IS, Convert, Lines, function
+from tgc.runtime.steps import AS_IT_IS, Convert, Lines, function, leaf_names
 from tgc.runtime.tensors import into_host, is_tensor, target_of
 
-Runner = Callable[..., Any]
+
+@dataclass(frozen=True)
+class Runner:
+    """A function of the leaves of a call, and its body, which a guarded call holds instead of calling it."""
+
+    leaves: int
+    body: Lines
+
+    @cached_property
+    def run(self) -> Callable[..., Any]:
+        """The function by itself."""
+        # The function may have come to capture more arrays since.
+        head = ", ".join([*leaf_names(self.leaves), "*_"])
+        made: Callable[..., Any] = function("run", head, self.body.lines, self.body.names)
+        return made
 
 
 @dataclass(frozen=True)
@@ -69,13 +85,21 @@ def runner_of(
     container: str,
     backend: str | None,
     *,
+    names: Sequence[str] = (),
     draws: bool = False,
 ) -> Runner:
-    """A function of as many leaves as these, all of exactly these types; with `draws` a seed is bound behind them."""
+    """The runner of calls with as many leaves as these, all of exactly these types.
+
+    Args:
+        names: of the inputs, for errors.
+        draws: a seed is bound behind the inputs.
+    """
     body = Lines()
-    parameters = [f"x{i}" for i in range(len(leaves))]
+    parameters = leaf_names(len(leaves))
     values = [leaves[i] for i in inputs]
     places = [parameters[i] for i in inputs]
+    if results.donated:
+        keep_apart(body, places, results.donated, values, names)
     if draws:
         values.append(0)
         places.append("seed()")
@@ -93,8 +117,10 @@ def runner_of(
             host = program.value(target, sizes).run
             body.call(host, given, outputs, known_sizes(host, sizes, len(values))[0])
     elif outputs:
-        body.call(autograd.prepare(program, values, backend), places, outputs)
+        outputs = autograd.write_call(body, program, values, places, backend)
         finish = [_FROM_TENSOR[kind] for kind in results.containers]
+    if results.donated:
+        count_writes(body, places, results.donated, values)
     shown = []
     for kind, i in results.leaves:
         if kind == "output":
@@ -102,9 +128,7 @@ def runner_of(
         else:
             shown.append(body.convert(_COPY if kind == "copy" else AS_IT_IS, places[i]))
     body.say(f"return {body.tree(results.tree, shown)}")
-    # The function may have come to capture more arrays since.
-    made: Runner = function("run", ", ".join([*parameters, "*_"]), body.lines, body.names)
-    return made
+    return Runner(len(leaves), body)
 
 
 def _copied(value: Any) -> Any:

@@ -54,6 +54,11 @@ def _maker(text: str) -> Callable[..., Any]:
     return made
 
 
+def leaf_names(count: int) -> list[str]:
+    """The variables of the leaves of a call."""
+    return [f"x{i}" for i in range(count)]
+
+
 def tuple_text(items: Sequence[str]) -> str:
     """A tuple display, or the target of an assignment from a tuple."""
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
@@ -93,8 +98,19 @@ class Lines:
     ) -> None:
         """Assign the results of a function of these arguments and constants."""
         last = [self.bind("constant", value) for value in constants]
-        arguments = ", ".join([*arguments, *last])
-        self.say(f"{tuple_text(results)} = {self.bind('host', host)}({arguments})")
+        quieted = getattr(
+            host, "quiet", None
+        )  # see `quiet.py`: the same lines without another call
+        if quieted is not None:
+            host, enter, ignoring, leave = quieted
+            self.say(f"token = {self.bind('enter', enter)}({self.bind('ignoring', ignoring)})")
+            self.say("try:")
+        indent = "" if quieted is None else "    "
+        call = f"{self.bind('host', host)}({', '.join([*arguments, *last])})"
+        self.say(f"{indent}{tuple_text(results)} = {call}")
+        if quieted is not None:
+            self.say("finally:")
+            self.say(f"    {self.bind('leave', leave)}(token)")
 
     def tree(self, definition: TreeDef, leaves: Sequence[str]) -> str:
         """The expression that makes a tree of leaves."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType, FrameType
@@ -381,9 +381,8 @@ def _attribute(holder: object, value: object) -> str | None:
 _active: ContextVar[Trace | None] = ContextVar("tgc_trace", default=None)
 
 
-def active() -> Trace | None:
-    """The trace in progress in this context, if any."""
-    return _active.get()
+active: Callable[[], Trace | None] = _active.get
+"""The trace in progress in this context, if any. Every call of a compiled function asks."""
 
 
 def current() -> Trace:
