@@ -83,6 +83,10 @@ class Addresses:
         """The product of two sizes."""
         return self._once("mul", a, b)
 
+    def plus(self, a: str, b: str) -> str:
+        """The sum of two sizes."""
+        return self._once("add", a, b)
+
     def smaller(self, a: str, b: str) -> str:
         """The smaller of two sizes."""
         self.f.declared.add("declare i64 @llvm.smin.i64(i64, i64)")

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from tgc.codegen.native.address import Address, Addresses, Position, numbers
 from tgc.codegen.native.functions import IN_TWO, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import cast, constant, instruction, order, spread
-from tgc.codegen.native.llvm import Function, Value, memory_type, register_type, suffix, vector
-from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest
+from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
+from tgc.codegen.native.loops import inside, rows_at_once, takes_vectors
+from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
 from tgc.errors import Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
@@ -33,7 +34,7 @@ from tgc.kernel.ir import (
     Reduce,
     Store,
 )
-from tgc.kernel.walk import index_axes, statements
+from tgc.kernel.walk import statements
 
 VECTOR_BYTES = 128
 Needed = tuple[str, DType, int]
@@ -84,10 +85,19 @@ class _Scope:
     mask: Value | None = None
     shared: dict[tuple[Hashable, ...], list[str]] = field(default_factory=dict)
     products: dict[tuple[Operand, float], str] = field(default_factory=dict)
+    rows: _Rows | None = None
 
     def inside(self) -> _Scope:
         """A scope in this one; what operations share in vectors of another length is not for it."""
         return _Scope(dict(self.values), self.axis, self.lanes, self.mask)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Several elements of the axis around a loop, which each of its turns serves: where they are, what they have."""
+
+    axis: str
+    places: tuple[tuple[str, dict[str, Value]], ...]
 
 
 @dataclass
@@ -111,6 +121,7 @@ class _Writer:
     bounds: dict[str, tuple[str, str]] = field(default_factory=dict)
     accumulators: dict[str, tuple[str, int]] = field(default_factory=dict)
     arrays: dict[str, _Array] = field(default_factory=dict)
+    sums: dict[str, Value] = field(default_factory=dict)
     aligned: set[Dim] = field(default_factory=set)
     streamed: set[str] = field(default_factory=set)
     made: dict[str, Op] = field(default_factory=dict)
@@ -179,6 +190,8 @@ class _Writer:
             self._start(step, max(lanes, scope.lanes))
         low, high = self.bounds[loop.axis]
         if lanes == 1:
+            if scope.axis is None and (count := rows_at_once(loop)) > 1:
+                low = self._rows(loop, scope, low, high, count)
             with self.f.loop(loop.axis, low, high) as index:
                 self._turn(loop, scope, index, 1, None)
         else:
@@ -191,12 +204,7 @@ class _Writer:
         """Whole vectors, then the rest under a mask."""
         f, extent = self.f, self.kernel.axis(loop.axis)
         fixed = extent.extent if low == "0" and isinstance(extent.extent, int) else None
-        if fixed is not None:
-            end = str(fixed // lanes * lanes)
-        else:
-            length = f.put("length", f"sub nsw i64 {high}, {low}")
-            part = f.put("part", f"and i64 {length}, {-lanes}")
-            end = f.put("whole", f"add nsw i64 {low}, {part}")
+        end = self._whole(low, high, lanes) if fixed is None else str(fixed // lanes * lanes)
         if fixed is None or fixed >= lanes:
             with f.loop(loop.axis, low, end, lanes) as index:
                 self._turn(loop, scope, index, lanes, None)
@@ -215,11 +223,53 @@ class _Writer:
         if lanes > 1:
             inner.axis, inner.lanes, inner.mask = loop.axis, lanes, mask
         self.addresses.position[loop.axis] = Position(index, lanes)
-        self._items(loop.items, inner)
+        if scope.rows is None:
+            self._items(loop.items, inner)
+        else:
+            self._side_by_side(loop.items, inner, scope.rows)
+
+    def _whole(self, low: str, high: str, count: int) -> str:
+        """Where the last of the turns of `count` elements ends that fit between two places."""
+        length = self.f.put("length", f"sub nsw i64 {high}, {low}")
+        part = self.f.put("part", f"and i64 {length}, {-count}")
+        return self.f.put("whole", f"add nsw i64 {low}, {part}")
+
+    def _rows(self, loop: For, scope: _Scope, low: str, high: str, count: int) -> str:
+        """The turns of a loop, `count` at once for as long as there are so many; where the rest begins."""
+        f, axis = self.f, loop.axis
+        end = self._whole(low, high, count)
+        *alone, columns = loop.items
+        with f.loop(axis, low, end, count) as index:
+            places = []
+            for k in range(count):
+                here = index if k == 0 else f.put(axis, f"add nsw i64 {index}, {k}")
+                self.addresses.position[axis] = Position(here)
+                row = scope.inside()
+                self._items(alone, row)
+                places.append((here, row.values))
+            around = scope.inside()
+            around.rows = _Rows(axis, tuple(places))
+            self._items([columns], around)
+        return end
+
+    def _side_by_side(self, items: Sequence[Item], scope: _Scope, rows: _Rows) -> None:
+        """One turn for several rows: what they share is made once, sums are read and written once."""
+        self._items([i for i in items if rows.axis not in spans(i)], scope)
+        sums = [i for i in items if isinstance(i, Step)]
+        places = {s.fold.name: self._element(self.arrays[s.fold.name]) for s in sums}
+        for name, place in places.items():
+            self.sums[name] = self.addresses.load("sum", place, scope.mask)
+        for here, values in rows.places:
+            self.addresses.position[rows.axis] = Position(here)
+            row = scope.inside()
+            row.values |= values
+            self._items([i for i in items if rows.axis in spans(i)], row)
+        for name, place in places.items():
+            self.addresses.store(place, self.sums.pop(name), scope.mask)
 
     def _lanes(self, loop: For) -> int:
         """Elements per vector: several registers full of the widest float, no more than a short axis has."""
-        widest = max((self._width(i) for i in _inside(loop)), default=4)
+        widest = max((self._width(i) for i in inside(loop)), default=4)
         lanes = VECTOR_BYTES // widest
         extent = self.kernel.axis(loop.axis).extent
         if isinstance(extent, int):
@@ -261,6 +311,10 @@ class _Writer:
     def _step(self, step: Step, scope: _Scope) -> None:
         fold, f = step.fold, self.f
         value = self._operand(fold.value, scope)
+        if fold.name in self.sums:
+            old = self.sums[fold.name]
+            self.sums[fold.name] = _merge(f, fold, old, spread(f, value, old.lanes))
+            return
         if step.array:
             where = self._element(self.arrays[fold.name])
             old = self.addresses.load("sum", where, scope.mask)
@@ -285,7 +339,8 @@ class _Writer:
         for axis in reversed(axes):
             strides.append(count)
             count = self.addresses.product(count, self._length(axis))
-        pointer = self.f.memory(name, self.addresses.product(count, str(dtype.itemsize)))
+        size = self.addresses.product(count, str(dtype.itemsize))
+        pointer = self.f.memory(name, self.addresses.plus(size, str(VECTOR_BYTES)))
         self.arrays[name] = _Array(pointer, dtype, axes, tuple(reversed(strides)), count)
         return self.arrays[name]
 
@@ -308,14 +363,11 @@ class _Writer:
         return Address(array.pointer, array.dtype, base, lanes)
 
     def _fill(self, array: _Array, value: Value) -> None:
-        kind = memory_type(array.dtype)
-        if array.dtype.kind == "bool":
-            value = constant(value.text == "true", dtypes.uint8)
-        with self.f.loop("clear", "0", array.count) as index:
-            at = self.f.put(
-                "at", f"getelementptr inbounds {kind}, ptr {array.pointer}, i64 {index}"
-            )
-            self.f.do(f"store {value}, ptr {at}")
+        """Set all of an array; the last vector may end behind it, where there is room."""
+        lanes = VECTOR_BYTES // array.dtype.itemsize
+        value = spread(self.f, value, lanes)
+        with self.f.loop("clear", "0", array.count, lanes) as index:
+            self.addresses.store(Address(array.pointer, array.dtype, index, lanes), value, None)
 
     # --- statements -------------------------------------------------------------------------------------------------
 
@@ -468,40 +520,6 @@ class _Writer:
             size = Value(self.size(operand.value), dtypes.int64)
             return cast(self.f, "size", size, operand.dtype)
         return constant(operand.value, operand.dtype)
-
-
-# --- which loop takes vectors ---------------------------------------------------------------------------------------
-
-
-def takes_vectors(loop: For) -> bool:
-    """Whether vectors lie along this loop rather than along those inside it.
-
-    The innermost is the one memory favours. But where it steps through memory in strides that the loop around it has
-    not, and leaves nothing in scratch, the one around is better: what the innermost reads are then scalars.
-    """
-    inner = [i for i in loop.items if isinstance(i, For)]
-    if not inner:
-        return True
-    items = [i for f in inner for i in f.items]
-    if any(isinstance(i, For | Keep | Recall) or (isinstance(i, Step) and i.array) for i in items):
-        return False
-    if any(step.array for f in inner for step in f.folds):
-        return False
-    within = sum(_strides(i, f.axis) for f in inner for i in f.items)
-    around = sum(_strides(i, loop.axis) for i in items)
-    return around < within
-
-
-def _strides(item: Item, axis: str) -> bool:
-    """Whether a load or store leaves gaps along an axis."""
-    if not isinstance(item, Load | Store):
-        return False
-    direct = [c for t, c in item.index.terms if t == axis]
-    return direct != [] and direct != [1] or axis in index_axes(item.index) and not direct
-
-
-def _inside(loop: For) -> list[Item]:
-    return [x for i in loop.items for x in (_inside(i) if isinstance(i, For) else [i])]
 
 
 # --- folds ----------------------------------------------------------------------------------------------------------

@@ -110,8 +110,10 @@ def uses(s: Flat | Plain) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _span(s: Flat | Plain) -> frozenset[str]:
+def spans(s: Flat | Item) -> frozenset[str]:
     """The axes a statement runs along."""
+    if isinstance(s, For):
+        return frozenset((s.axis,)).union(*(spans(i) for i in s.items))
     s = s.fold if isinstance(s, Step) else s
     return frozenset((*s.axes, *(s.over if isinstance(s, Reduce) else ())))
 
@@ -138,7 +140,7 @@ class _Nester:
         `known`: values that a scope around has, each with the axes of its scratch, none where it is in a register.
         """
         needed = [*self._closure(roots, known), *roots]
-        axis = next((a for a in order if any(a in _span(s) for s in needed)), None)
+        axis = next((a for a in order if any(a in spans(s) for s in needed)), None)
         closed, rest = frozenset(order), [a for a in order if a != axis]
         level = _levels(needed, axis)
         known, items = dict(known), list[Item]()
@@ -146,17 +148,17 @@ class _Nester:
         for number in range(max(level, default=0) + 1):
             mine = [s for s, k in zip(needed, level, strict=True) if k == number]
             for s in mine:
-                if not isinstance(s, Reduce) and not _span(s) & closed:
+                if not isinstance(s, Reduce) and not spans(s) & closed:
                     items.append(s)
                     if not isinstance(s, Store | Step | Keep):
                         known[s.name] = ()
-            loops = [s for s in mine if isinstance(s, Store | Step | Keep) and _span(s) & closed]
-            beside = [s for s in mine if isinstance(s, Reduce) and axis not in _span(s)]
-            around = [*(s for s in loops if axis not in _span(s)), *beside]
+            loops = [s for s in mine if isinstance(s, Store | Step | Keep) and spans(s) & closed]
+            beside = [s for s in mine if isinstance(s, Reduce) and axis not in spans(s)]
+            around = [*(s for s in loops if axis not in spans(s)), *beside]
             if around:
                 items += self.build(around, rest, known)
                 known |= {s.name: tuple(a for a in rest if a in s.axes) for s in beside}
-            inside: list[Root] = [s for s in loops if axis in _span(s)]
+            inside: list[Root] = [s for s in loops if axis in spans(s)]
             folds = [_step(s, axis, rest) for s in mine if isinstance(s, Reduce) and axis in s.over]
             if inside or folds:
                 stage = _Stage(For(axis or "", [], folds), [*inside, *folds], dict(known))
