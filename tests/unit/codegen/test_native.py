@@ -13,7 +13,7 @@ import pytest
 import tgc
 from kernels import definitions
 from tests.support import chain
-from tgc.codegen.native.kernel import takes_vectors
+from tgc.codegen.native.loops import ROWS, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, nest
 from tgc.errors import BackendError
 from tgc.kernel.ir import Kernel, Load
@@ -85,6 +85,40 @@ def pairs(x: Any, y: Any) -> Any:
     """A sum over y for each x of a function of their distance."""
     apart = x[:, None, :] - y[None, :, :]
     return tgc.sum(tgc.exp(-tgc.sum(apart * apart, axis=-1)), axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (lambda x: tgc.sum(x, axis=0), ROWS),
+        (lambda x: tgc.sum(tgc.exp(x), axis=0), 2),
+        (lambda x: tgc.sum(tgc.erf(tgc.sin(x)), axis=0), 1),
+        (lambda x: tgc.sum(x - tgc.mean(x, axis=1, keepdims=True), axis=0), 1),
+    ],
+)
+def test_rows_share_the_turns_of_a_column_sum(function: Callable[..., Any], count: int) -> None:
+    """Unless their code would be long, or a row has to be read before it can be added."""
+    (rows, _) = nest(lowered(function, "f32[6400, 1000]").kernels[0].kernel)
+    assert isinstance(rows, For)
+    assert rows_at_once(rows) == count
+
+
+@pytest.mark.parametrize("shape", [(17, 5), (40, 33), (8, 64), (1031, 3000), (3, 70001)])
+@pytest.mark.parametrize("reduce", ["sum", "amax", "any"])
+def test_column_folds_of_any_length(
+    shape: tuple[int, int], reduce: str, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal(shape, dtype=np.float32)
+    w, v = (rng.standard_normal(shape[k], dtype=np.float32) for k in (0, 1))
+
+    def fold(x: Any, w: Any, v: Any) -> Any:
+        y = x * w[:, None] + v
+        return getattr(tgc, reduce)(y > 4 if reduce == "any" else y, axis=0)
+
+    y = x.astype(np.float64) * w[:, None] + v
+    wanted = getattr(np, reduce)(y > 4 if reduce == "any" else y, axis=0)
+    ours = tgc.jit(fold, backend="native")(x, w, v)
+    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_short_axes_are_written_out_and_strides_are_stepped_by_scalars() -> None:
