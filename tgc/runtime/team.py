@@ -28,22 +28,20 @@ AWAKE, WORTH_WAKING = 2, 4
 """The pieces of work from which threads that look for work take part, and from which sleeping ones are woken."""
 
 _members: list[threading.Thread] = []
-_teams: dict[int, ctypes.Array[ctypes.c_int64]] = {}
+_teams: dict[int, int] = {}
+_alive: list[ctypes.Array[ctypes.c_int64]] = []  # what those addresses are of
 _starting = threading.Lock()
 _engine: Any = None
 
 
 def team() -> int:
     """Who may help with a kernel: the address native code wants, or 0 for nobody. Starts threads at the first use."""
-    wanted = min(threads(), MOST)
-    if wanted == 1:
-        return 0
-    found = _teams.get(wanted)
-    return ctypes.addressof(_gather(wanted) if found is None else found)
+    wanted = threads()
+    return 0 if wanted == 1 else _teams.get(wanted) or _gather(wanted)
 
 
-def _gather(wanted: int) -> ctypes.Array[ctypes.c_int64]:
-    """Threads until there are `wanted` with the caller; where `run` is, and how many of them may take part."""
+def _gather(wanted: int) -> int:
+    """Start threads until there are `wanted` with the caller. What native code reads: `run`, and how many may help."""
     global _engine
     with _starting:
         if _engine is None:
@@ -58,7 +56,7 @@ def _gather(wanted: int) -> ctypes.Array[ctypes.c_int64]:
             atexit.register(_dismiss)
         serve = ctypes.CFUNCTYPE(None, ctypes.c_int64)(_engine.get_function_address("serve"))
         locks = (ctypes.c_void_p * MOST).from_address(_engine.get_global_value_address("locks"))
-        while len(_members) < wanted - 1:
+        while len(_members) < min(wanted, MOST) - 1:
             index = len(_members)
             locks[index] = _held_lock()
             member = threading.Thread(target=serve, args=(index,), name="tgc native", daemon=True)
@@ -68,7 +66,9 @@ def _gather(wanted: int) -> ctypes.Array[ctypes.c_int64]:
                 break
             _members.append(member)
         run = _engine.get_function_address("run")
-        return _teams.setdefault(wanted, (ctypes.c_int64 * 2)(run, min(wanted - 1, len(_members))))
+        known = (ctypes.c_int64 * 2)(run, min(wanted - 1, len(_members)))
+        _alive.append(known)
+        return _teams.setdefault(wanted, ctypes.addressof(known))
 
 
 def _held_lock() -> int:

@@ -11,6 +11,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from queue import SimpleQueue
 
 from tgc.settings import current
@@ -97,7 +98,9 @@ def threads() -> int:
     return current().threads or _cores()
 
 
+@lru_cache(maxsize=1)
 def _cores() -> int:
+    """Asked once: the system takes longer to answer than a small kernel takes to run."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
