@@ -181,7 +181,7 @@ def test_processors_with_shorter_vectors(
     assert "%ymm" in assembly and "%zmm" not in assembly
     x = 10 * rng.normal(size=shape).astype(np.float32)
     (found,) = space["softmax"](x)
-    e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    e = np.exp((x - x.max(axis=1, keepdims=True)).astype(np.float64))
     np.testing.assert_allclose(found, e / e.sum(axis=1, keepdims=True), rtol=3e-6)
 
 
