@@ -24,8 +24,8 @@ from tgc.runtime.workers import threads
 MOST = 256
 SPINS = 8_000
 """How often a thread without work looks for some before it sleeps: 0.1 to 0.4 ms, by what a pause takes."""
-AWAKE, WORTH_WAKING = 2, 4
-"""The pieces of work from which threads that look for work take part, and from which sleeping ones are woken."""
+WAKING = 4
+"""Pieces of work for which one more sleeping thread is woken. One that is awake takes part from its first piece on."""
 
 _members: list[threading.Thread] = []
 _teams: dict[int, int] = {}
@@ -186,9 +186,11 @@ none:
 ; Programs 0 to %count of a call, %piece of them being worth a thread's while.
 define void @run(ptr %team, ptr %function, ptr %arguments, i64 %count, i64 %piece) {{
   %helpers.at = getelementptr i64, ptr %team, i64 1
-  %helpers = load i64, ptr %helpers.at
+  %most = load i64, ptr %helpers.at
   %pieces = sdiv i64 %count, %piece
-  %worth = icmp sge i64 %pieces, {AWAKE}
+  %others = sub i64 %pieces, 1
+  %helpers = call i64 @llvm.smin.i64(i64 %most, i64 %others)
+  %worth = icmp sgt i64 %helpers, 0
   br i1 %worth, label %ask, label %alone
 ask:
   %had = atomicrmw xchg ptr @busy, i64 1 acq_rel
@@ -199,8 +201,8 @@ alone:
   ret void
 publish:
   %members = add i64 %helpers, 1
-  %most = shl i64 %members, 3
-  %eighth = sdiv i64 %count, %most
+  %eighths = shl i64 %members, 3
+  %eighth = sdiv i64 %count, %eighths
   %larger = call i64 @llvm.smax.i64(i64 %eighth, i64 %piece)
   store ptr %function, ptr @function
   store ptr %arguments, ptr @arguments
@@ -219,11 +221,12 @@ share:
   br i1 %further, label %share, label %announce
 announce:
   atomicrmw add ptr @ticket, i64 1 seq_cst
-  %long = icmp sge i64 %pieces, {WORTH_WAKING}
-  br i1 %long, label %wake, label %begin
+  %worth.waking = sdiv i64 %pieces, {WAKING}
+  %called = call i64 @llvm.smin.i64(i64 %helpers, i64 %worth.waking)
+  br label %wake
 wake:
   %index = phi i64 [ 0, %announce ], [ %index.next, %woken ]
-  %more = icmp slt i64 %index, %helpers
+  %more = icmp slt i64 %index, %called
   br i1 %more, label %look, label %begin
 look:
   %asleep.at = getelementptr i64, ptr @asleep, i64 %index
