@@ -112,19 +112,19 @@ INLINE float tanh_f(float x) {
     return with_sign_of(e / (e + 2.0f), x);
 }
 
-/* x (1 + P(x^2)) to 1, and 1 - exp(-Q(|x|)) beyond. */
+/* x (1 + P(x^2)) to 1, and 1 - Q(|x|)^4 beyond. */
 INLINE float erf_f(float x) {
-    int32_t n;
     const float a = fabsf(x), b = a > 4.0f ? 4.0f : a, xx = x * x;
-    float q = -0.00019242256530560553f;
-    q = FMA(q, b, 0.003008504630997777f);
-    q = FMA(q, b, -0.022087518125772476f);
-    q = FMA(q, b, 0.10364007949829102f);
-    q = FMA(q, b, 0.6375172734260559f);
-    q = FMA(q, b, 1.1274747848510742f);
-    q = FMA(q, b, 0.0002447489241603762f);
-    const float e = expm1_polynomial(reduce_exp(-q, &n)), power = power_of_two(n);
-    const float large = 1.0f - power - e * power;
+    float q = -0.00015580934996251017f;
+    q = FMA(q, b, 0.002911105053499341f);
+    q = FMA(q, b, -0.020367877557873726f);
+    q = FMA(q, b, 0.06039710342884064f);
+    q = FMA(q, b, -0.04005913808941841f);
+    q = FMA(q, b, -0.07456237077713013f);
+    q = FMA(q, b, -0.302310585975647f);
+    q = FMA(q, b, 1.0039170980453491f);
+    q *= q;
+    const float large = FMA(-q, q, 1.0f);
     float p = -0.0005631426465697587f;
     p = FMA(p, xx, 0.004917552229017019f);
     p = FMA(p, xx, -0.02671131119132042f);

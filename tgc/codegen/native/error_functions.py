@@ -8,11 +8,8 @@ the form is the one of M. M. Shepherd and J. G. Laframboise, Chebyshev approxima
 from __future__ import annotations
 
 from tgc.codegen.native.exponentials import (
-    exp,
     exp_polynomial,
-    expm1_polynomial,
     is_single,
-    power_of_two,
     reduce_exp,
     scale,
 )
@@ -43,38 +40,39 @@ ERF_SMALL = {
         -7.779487366813776e-10,
     ),
 }
-# exp(x**2) erfc(x) on [1, 4], for the error of erf: 2**-23.7
-ERF_LARGE32 = (
-    0.9753859639167786,
-    -0.9984867572784424,
-    0.6957903504371643,
-    -0.329025000333786,
-    0.1001463383436203,
-    -0.017570175230503082,
-    0.0013426528312265873,
-)
-# -log(erfc(x)) on [1, 6], for the error of erf: 2**-58.8
-ERF_LARGE64 = (
-    1.7783516424768817e-07,
-    1.1283773449704473,
-    0.6366284257245972,
-    0.10274740562032275,
-    -0.01907840465331275,
-    -0.00028020603672095215,
-    0.0017687767305280024,
-    -0.0006410575894378244,
-    4.4798266524091866e-05,
-    7.034970145915977e-05,
-    -4.501674939241265e-05,
-    1.6502151993538583e-05,
-    -4.322532420715232e-06,
-    8.493353676055413e-07,
-    -1.2545786388533807e-07,
-    1.3591596965600514e-08,
-    -1.0223222644026032e-09,
-    4.776264909650143e-11,
-    -1.0443036297497187e-12,
-)
+# erfc(x)**(1/4) on [1, 4] and erfc(x)**(1/8) on [1, 5.93], for the error of erf: 2**-25.3 and 2**-55.0
+ERFC_ROOT = {
+    32: (
+        1.0039170980453491,
+        -0.302310585975647,
+        -0.07456237077713013,
+        -0.04005913808941841,
+        0.06039710342884064,
+        -0.020367877557873726,
+        0.002911105053499341,
+        -0.00015580934996251017,
+    ),
+    64: (
+        0.9999999234843547,
+        -0.14104664738163572,
+        -0.06963368580928873,
+        -0.0020805652079595987,
+        0.0065760438637462075,
+        0.00019882082878167949,
+        -0.0005176499204240321,
+        8.463761080949591e-05,
+        3.848911183548588e-06,
+        -7.191617324830882e-06,
+        3.6121434562858226e-06,
+        -1.1884900990566615e-06,
+        2.6671738727455937e-07,
+        -4.2034162906380784e-08,
+        4.686629172856292e-09,
+        -3.582408210566935e-10,
+        1.7013394702668798e-11,
+        -3.8002310476002614e-13,
+    ),
+}
 # (1 + 2 x) exp(x**2) erfc(x) in t = (x - k) / (x + k), of x >= 0: 2**-26.2 and 2**-56.4
 ERFC_CENTER = {32: 2.0, 64: 3.75}
 ERFC = {
@@ -124,17 +122,12 @@ def small_erf(x: Value) -> Value:
 
 
 def erf(x: Value) -> Value:
-    """x (1 + P(x**2)) to 1, and beyond 1 - exp(-x**2) Q(|x|), as a derivative beside it has the same exponential.
-
-    In float64, where Q would be long, 1 - exp(-Q(|x|)).
-    """
-    a = x.absolute()
-    if is_single(x.code):
-        large = (-exp(-(x * x))).fma(a.least(4.0).polynomial(ERF_LARGE32), 1.0)
-    else:
-        n, r = reduce_exp(-a.least(6.0).polynomial(ERF_LARGE64))
-        power = power_of_two(n)
-        large = 1.0 - power - expm1_polynomial(r) * power
+    """x (1 + P(x**2)) to 1, and beyond 1 - Q(|x|)**4, or the 8th power: roots of erfc are nearly straight."""
+    a, single = x.absolute(), is_single(x.code)
+    tail = a.least(4.0 if single else 5.93).polynomial(ERFC_ROOT[x.code.format.bits])
+    for _ in range(1 if single else 2):
+        tail = tail * tail
+    large = (-tail).fma(tail, 1.0)
     return (a > 1.0).where(large.with_sign_of(x), small_erf(x))
 
 
