@@ -224,6 +224,24 @@ def test_narrow_and_integer_types(dtype: str, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(tgc.jit(f, backend="native")(x, y), np.where(x > y, x, y))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("divisor", [2**0.5, -3.0, 0.1, 49.0, 1e10, 1.7e-30, 3e38, 1e-44, 0.0])
+def test_division_by_a_constant(dtype: Any, divisor: float, rng: np.random.Generator) -> None:
+    """To the bit, edge values too; by the last bit off where the result is nearly denormal."""
+    info = np.finfo(dtype)
+    edges = np.array([0.0, np.inf, np.nan, info.max, info.tiny, info.smallest_subnormal], dtype)
+    bits = rng.integers(0, 256, 200_000 * info.bits // 8, np.uint8).view(dtype)
+    x = np.concatenate([edges, -edges, bits, rng.normal(size=10**5).astype(dtype)])
+    with np.errstate(all="ignore"):
+        got = tgc.jit(lambda x: x / divisor, backend="native")(x)
+        want = x / dtype(divisor)
+        small = np.abs(want) < info.tiny * 2.0 ** (info.nmant + 2)
+        near = np.abs(got - want) <= np.spacing(np.abs(want))
+    np.testing.assert_array_equal(got[~small], want[~small])
+    np.testing.assert_array_equal(np.signbit(got[x == 0]), np.signbit(want[x == 0]))
+    assert np.all(near[small])
+
+
 def test_bfloat16_rounds_to_even_and_keeps_nan() -> None:
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     exact = np.array([1.0, 1.00390625, 1.01171875, 3.4e38, -0.0, 1e-40, np.inf, np.nan], "f4")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
+import numpy as np
+
 from tgc.codegen.native.llvm import Function, Value, literal, register_type, splat, suffix, vector
 from tgc.errors import BackendError
 from tgc.ir import dtypes
@@ -102,6 +107,42 @@ def _instruction(f: Function, stem: str, op: str, args: list[Value]) -> str:
         if op in ("floor", "ceil", "trunc", "round"):
             return a.text
     raise BackendError(f"the native engine has no {op} of {a.dtype.name}")
+
+
+def quotient(f: Function, stem: str, a: Value, divisor: float) -> Value:
+    """a / divisor as a product with the inverse in two parts, which takes a tenth of a division.
+
+    It is rounded as the quotient is, but for results so near the denormal numbers that the second product is one:
+    their last bit may be off (N. Brisebarre, J.-M. Muller and S. K. Raina, Accelerating correctly rounded
+    floating-point division when the divisor is known in advance, IEEE Trans. Comput. 53 (2004) 1069-1072).
+    """
+    parts = [constant(part, a.dtype, a.lanes) for part in _inverse(divisor, a.dtype)]
+    if len(parts) != 2:
+        return instruction(f, stem, "div", [a, constant(divisor, a.dtype, a.lanes)], a.dtype)
+    rest = instruction(f, "rest", "mul", [a, parts[1]], a.dtype)
+    return instruction(f, stem, "fma", [a, parts[0], rest], a.dtype)
+
+
+def _inverse(divisor: float, dtype: DType) -> tuple[float, ...]:
+    """1 / divisor as a sum of two numbers of one sign, so that products with infinities and zeros keep theirs.
+
+    Nothing where a division is better: by powers of two, which LLVM knows, and near the ends of the range.
+    """
+    if dtype not in (dtypes.float32, dtypes.float64) or not math.isfinite(divisor):
+        return ()
+    kind: type[np.float32 | np.float64] = np.float32 if dtype.itemsize == 4 else np.float64
+    tiny = float(np.finfo(kind).tiny)
+    value = float(kind(divisor))
+    if not 4 * tiny < abs(value) < 1 / (4 * tiny):
+        return ()
+    exact = 1 / Fraction(abs(value))
+    high = kind(float(exact))
+    if Fraction(float(high)) > exact:
+        high = np.nextafter(high, kind(0))
+    low = kind(float(exact - Fraction(float(high))))
+    if low < tiny:
+        return ()
+    return math.copysign(float(high), value), math.copysign(float(low), value)
 
 
 def _predicate(op: str, dtype: DType) -> str:

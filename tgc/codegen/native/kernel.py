@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Address, Addresses, Position, numbers
 from tgc.codegen.native.functions import IN_TWO, InTwo, call_name, function_type
-from tgc.codegen.native.instructions import cast, constant, instruction, order, spread
+from tgc.codegen.native.instructions import (
+    cast,
+    constant,
+    instruction,
+    order,
+    quotient,
+    spread,
+)
 from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
 from tgc.codegen.native.loops import inside, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
@@ -470,6 +477,9 @@ class _Writer:
             return cast(self.f, s.name, Value(self.f.put(s.name, call), dtype, lanes), s.dtype)
         if (opposite := self._opposite(s, scope)) is not None:
             return instruction(self.f, s.name, "neg", [opposite], s.dtype)
+        by = s.args[1].value if s.op == "div" and isinstance(s.args[1], Const) else None
+        if isinstance(by, float):
+            return quotient(self.f, s.name, args[0], by)
         return instruction(self.f, s.name, s.op, args, s.dtype)
 
     def _opposite(self, s: Op, scope: _Scope) -> Value | None:
