@@ -114,7 +114,7 @@ INLINE float tanh_f(float x) {
 
 /* x (1 + P(x^2)) to 1, and 1 - Q(|x|)^4 beyond. */
 INLINE float erf_f(float x) {
-    const float a = fabsf(x), b = a > 4.0f ? 4.0f : a, xx = x * x;
+    const float a = fabsf(x), b = a > 4.175f ? 4.175f : a, xx = x * x;
     float q = -0.00015580934996251017f;
     q = FMA(q, b, 0.002911105053499341f);
     q = FMA(q, b, -0.020367877557873726f);

@@ -124,7 +124,8 @@ def small_erf(x: Value) -> Value:
 def erf(x: Value) -> Value:
     """x (1 + P(x**2)) to 1, and beyond 1 - Q(|x|)**4, or the 8th power: roots of erfc are nearly straight."""
     a, single = x.absolute(), is_single(x.code)
-    tail = a.least(4.0 if single else 5.93).polynomial(ERFC_ROOT[x.code.format.bits])
+    # The bounds are where the power is less than half a unit of 1.
+    tail = a.least(4.175 if single else 6.0).polynomial(ERFC_ROOT[x.code.format.bits])
     for _ in range(1 if single else 2):
         tail = tail * tail
     large = (-tail).fma(tail, 1.0)
