@@ -18,6 +18,7 @@ import os
 import sys
 import time
 import weakref
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,10 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     count = shape if shape.__class__ is int else math.prod(shape)  # type: ignore[arg-type]
     if count < _FEW:
         return np.empty(shape, dtype)
-    kind = np.dtype(dtype)
-    size = count * kind.itemsize
-    if size < LEAST or kind.hasobject or not _OWNS:
+    kind, size = _class(count, dtype)
+    if size == 0 or not _OWNS:
         return np.empty(shape, kind)
-    array: np.ndarray[Any, Any] = np.ndarray(shape, kind, _lease(_rounded(size)))
+    array: np.ndarray[Any, Any] = np.ndarray(shape, kind, _lease(size))
     return array
 
 
@@ -80,10 +80,15 @@ def release(keep: int = 0) -> None:
             _take(item)
 
 
-def _rounded(size: int) -> int:
-    """A size class: at most an eighth more, and that is never touched."""
+@lru_cache(maxsize=256)
+def _class(count: int, dtype: Any) -> tuple[np.dtype[Any], int]:
+    """The bytes of a block for so many elements: at most an eighth more, never touched; 0 for what is not recycled."""
+    kind = np.dtype(dtype)
+    size = count * kind.itemsize
+    if size < LEAST or kind.hasobject:
+        return kind, 0
     step = max(1 << 16, 1 << size.bit_length() - 4)
-    return -(-size // step) * step
+    return kind, -(-size // step) * step
 
 
 def _take(item: tuple[float, int, mmap.mmap]) -> bool:
