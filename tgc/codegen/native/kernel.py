@@ -311,7 +311,12 @@ class _Writer:
         name = f"llvm.vector.reduce.{_reduction(fold)}.{suffix(scalar, lanes)}"
         if fold.monoid in ("sum", "prod") and fold.dtype.is_float:
             f.declared.add(f"declare {scalar} @{name}({scalar}, {kind})")
-            call = f"call reassoc {scalar} @{name}({identity(fold)}, {kind} {total})"
+            first = "-0.0" if fold.monoid == "sum" else "1.0"  # each leaves any number as it is
+            call = f"call reassoc {scalar} @{name}({scalar} {first}, {kind} {total})"
+            return Value(f.put(fold.name, call), fold.dtype)
+        if fold.dtype.is_float:  # nsz: see `order`
+            f.declared.add(f"declare {scalar} @{name}({kind})")
+            call = f"call nsz {scalar} @{name}({kind} {total})"
             return Value(f.put(fold.name, call), fold.dtype)
         return Value(f.call(fold.name, scalar, name, f"{kind} {total}"), fold.dtype)
 
