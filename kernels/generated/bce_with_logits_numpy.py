@@ -28,8 +28,8 @@ def sum_line(x):
 def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i_hi):
     # definitions.py:66: return tgc.mean(tgc.log(1.0 + tgc.exp(logit)) - tgc.stop_gradient(target) * logit)
     partial = c_0[()]
-    for i0 in range(i_lo, i_hi, 65536):
-        i1 = min(i0 + 65536, i_hi)
+    for i0 in range(i_lo, i_hi, 131072):
+        i1 = min(i0 + 131072, i_hi)
         logit_i = logit[i0:i1]
         t0_i = t0[:i1 - i0]
         t1_i = t1[:i1 - i0]
@@ -48,11 +48,11 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i
 
 def bce_with_logits_kernel_0(logit, target, total_partial, n):
     # total_partial = sum(clamp_min(logit, 0) + log1p(exp(-abs(logit))) - logit * target, axis=0)
-    i_step = 65536 * -(-n // 4194304)
+    i_step = 131072 * -(-n // 8388608)
 
     def blocks(first, last):
-        t0 = empty(min(n, 65536), np.float32)
-        t1 = empty(min(n, 65536), np.float32)
+        t0 = empty(min(n, 131072), np.float32)
+        t1 = empty(min(n, 131072), np.float32)
         for i_program in range(first, last):
             i_lo = i_program * i_step
             i_hi = min(i_lo + i_step, n)
@@ -75,7 +75,7 @@ def bce_with_logits_kernel_1(out, total_partial, n):
 @quiet
 def bce_with_logits(logit, target):
     n = logit.shape[0]
-    programs = -(-n // (65536 * -(-n // 4194304)))
+    programs = -(-n // (131072 * -(-n // 8388608)))
     out = np.empty((), np.float32)
     total_partial = empty(programs, np.float32)
     bce_with_logits_kernel_0(logit, target, total_partial, n)
@@ -97,18 +97,18 @@ def bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n_f32):
 def bce_with_logits_backward_kernel(logit, target, g, d_logit, n):
     # d_logit = g / n * (1 / (exp(-logit) + 1) - target)
     n_f32 = np.array(n, np.float32)
-    if n <= 65536:
+    if n <= 131072:
         bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n_f32)
         return
 
     def blocks(first, last):
-        for i0 in range(first * 65536, min(last * 65536, n), 65536):
-            i1 = min(i0 + 65536, n)
+        for i0 in range(first * 131072, min(last * 131072, n), 131072):
+            i1 = min(i0 + 131072, n)
             bce_with_logits_backward_kernel_block(
                 logit[i0:i1], target[i0:i1], g, d_logit[i0:i1], n_f32
             )
 
-    parallel(blocks, -(-n // 65536), 5)
+    parallel(blocks, -(-n // 131072), 2)
 
 
 @quiet

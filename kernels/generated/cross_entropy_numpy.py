@@ -56,8 +56,8 @@ def cross_entropy_kernel_0_block(
 ):
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     partial = c_0[()]
-    for i0 in range(i_lo, i_hi, -(-65536 // cols)):
-        i1 = min(i0 + -(-65536 // cols), i_hi)
+    for i0 in range(i_lo, i_hi, -(-131072 // cols)):
+        i1 = min(i0 + -(-131072 // cols), i_hi)
         logits_i = logits[i0:i1]
         where_i = where[i0:i1]
         t0_i = t0[:i1 - i0]
@@ -96,12 +96,12 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     label = label[:, None]
     k = np.arange(cols)
     cols_i64 = np.array(cols, np.int64)
-    i_step = -(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)
+    i_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, -(-65536 // cols)), cols), np.float32)
-        flag0 = empty((min(rows, -(-65536 // cols)), cols), np.bool_)
-        k0 = empty((min(rows, -(-65536 // cols)), cols), np.int32)
+        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        flag0 = empty((min(rows, -(-131072 // cols)), cols), np.bool_)
+        k0 = empty((min(rows, -(-131072 // cols)), cols), np.int32)
         for i_program in range(first, last):
             i_lo = i_program * i_step
             i_hi = min(i_lo + i_step, rows)
@@ -125,7 +125,7 @@ def cross_entropy_kernel_1(out, total_partial, cols, rows):
 @quiet
 def cross_entropy(logits, label):
     rows, cols = logits.shape
-    programs = -(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))
+    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     out = np.empty((), np.float32)
     where = empty(rows, np.float32)
     row_sum = empty(rows, np.float32)
@@ -166,7 +166,7 @@ def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, co
     c = np.arange(cols)
     cols_i64 = np.array(cols, np.int64)
     rows_f32 = np.array(rows, np.float32)
-    r_step = -(-65536 // cols)
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         flag0 = empty((rows, cols), np.bool_)
         k0 = empty((rows, cols), np.int32)

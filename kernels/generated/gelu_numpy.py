@@ -59,7 +59,7 @@ def gelu_kernel(x, out, cols, rows):
     # out = 0.5 * x * (tanh(x / 1.41421 * (square(...) * (... + 0.102769) + 1.12838)) + 1)
     x = x.reshape(-1)
     out = out.reshape(-1)
-    if cols * rows <= 65536:
+    if cols * rows <= 131072:
         t0 = empty(cols * rows, np.float32)
         t1 = empty(cols * rows, np.float32)
         t2 = empty(cols * rows, np.float32)
@@ -67,14 +67,14 @@ def gelu_kernel(x, out, cols, rows):
         return
 
     def blocks(first, last):
-        t0 = empty(65536, np.float32)
-        t1 = empty(65536, np.float32)
-        t2 = empty(65536, np.float32)
-        for r0 in range(first * 65536, min(last * 65536, cols * rows), 65536):
-            r1 = min(r0 + 65536, cols * rows)
+        t0 = empty(131072, np.float32)
+        t1 = empty(131072, np.float32)
+        t2 = empty(131072, np.float32)
+        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+            r1 = min(r0 + 131072, cols * rows)
             gelu_kernel_block(x[r0:r1], out[r0:r1], t0[:r1 - r0], t1[:r1 - r0], t2[:r1 - r0])
 
-    parallel(blocks, -(-(cols * rows) // 65536), 2)
+    parallel(blocks, -(-(cols * rows) // 131072), 1)
 
 
 @quiet
@@ -121,7 +121,7 @@ def gelu_backward_kernel(x, g, d_x, cols, rows):
     g = g.reshape(-1)
     x = x.reshape(-1)
     d_x = d_x.reshape(-1)
-    if cols * rows <= 65536:
+    if cols * rows <= 131072:
         t0 = empty(cols * rows, np.float32)
         t1 = empty(cols * rows, np.float32)
         t2 = empty(cols * rows, np.float32)
@@ -129,16 +129,16 @@ def gelu_backward_kernel(x, g, d_x, cols, rows):
         return
 
     def blocks(first, last):
-        t0 = empty(65536, np.float32)
-        t1 = empty(65536, np.float32)
-        t2 = empty(65536, np.float32)
-        for r0 in range(first * 65536, min(last * 65536, cols * rows), 65536):
-            r1 = min(r0 + 65536, cols * rows)
+        t0 = empty(131072, np.float32)
+        t1 = empty(131072, np.float32)
+        t2 = empty(131072, np.float32)
+        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+            r1 = min(r0 + 131072, cols * rows)
             gelu_backward_kernel_block(
                 x[r0:r1], g[r0:r1], d_x[r0:r1], t0[:r1 - r0], t1[:r1 - r0], t2[:r1 - r0]
             )
 
-    parallel(blocks, -(-(cols * rows) // 65536), 2)
+    parallel(blocks, -(-(cols * rows) // 131072), 1)
 
 
 @quiet

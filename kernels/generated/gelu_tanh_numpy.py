@@ -40,16 +40,16 @@ def gelu_tanh_kernel(x, out, cols, rows):
     # out = x * (1 / (exp(-1.59577 * (x + x * (x * (0.044715 * x)))) + 1))
     x = x.reshape(-1)
     out = out.reshape(-1)
-    if cols * rows <= 65536:
+    if cols * rows <= 131072:
         gelu_tanh_kernel_block(x, out)
         return
 
     def blocks(first, last):
-        for r0 in range(first * 65536, min(last * 65536, cols * rows), 65536):
-            r1 = min(r0 + 65536, cols * rows)
+        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+            r1 = min(r0 + 131072, cols * rows)
             gelu_tanh_kernel_block(x[r0:r1], out[r0:r1])
 
-    parallel(blocks, -(-(cols * rows) // 65536), 4)
+    parallel(blocks, -(-(cols * rows) // 131072), 2)
 
 
 @quiet
@@ -96,7 +96,7 @@ def gelu_tanh_backward_kernel(x, g, d_x, cols, rows):
     x = x.reshape(-1)
     g = g.reshape(-1)
     d_x = d_x.reshape(-1)
-    if cols * rows <= 65536:
+    if cols * rows <= 131072:
         t0 = empty(cols * rows, np.float32)
         t1 = empty(cols * rows, np.float32)
         t2 = empty(cols * rows, np.float32)
@@ -105,18 +105,18 @@ def gelu_tanh_backward_kernel(x, g, d_x, cols, rows):
         return
 
     def blocks(first, last):
-        t0 = empty(65536, np.float32)
-        t1 = empty(65536, np.float32)
-        t2 = empty(65536, np.float32)
-        t3 = empty(65536, np.float32)
-        for r0 in range(first * 65536, min(last * 65536, cols * rows), 65536):
-            r1 = min(r0 + 65536, cols * rows)
+        t0 = empty(131072, np.float32)
+        t1 = empty(131072, np.float32)
+        t2 = empty(131072, np.float32)
+        t3 = empty(131072, np.float32)
+        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+            r1 = min(r0 + 131072, cols * rows)
             gelu_tanh_backward_kernel_block(
                 x[r0:r1], g[r0:r1], d_x[r0:r1], t0[:r1 - r0], t1[:r1 - r0], t2[:r1 - r0],
                 t3[:r1 - r0]
             )
 
-    parallel(blocks, -(-(cols * rows) // 65536), 2)
+    parallel(blocks, -(-(cols * rows) // 131072), 1)
 
 
 @quiet

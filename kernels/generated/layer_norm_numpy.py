@@ -58,7 +58,7 @@ def layer_norm_kernel(x, weight, bias, out, div, sqrt, cols, rows):
     div = div[:, None]
     sqrt = sqrt[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-65536 // cols)
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         layer_norm_kernel_block(x, weight, bias, out, div, sqrt, cols_f32)
         return
@@ -90,8 +90,8 @@ def layer_norm_backward_kernel_0_block(
     # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
     d_weight_partial.fill(c_0)
     d_bias_partial.fill(c_0)
-    for r0 in range(r_lo, r_hi, -(-65536 // cols)):
-        r1 = min(r0 + -(-65536 // cols), r_hi)
+    for r0 in range(r_lo, r_hi, -(-131072 // cols)):
+        r1 = min(r0 + -(-131072 // cols), r_hi)
         sqrt_r = sqrt[r0:r1]
         g_r = g[r0:r1]
         d_x_r = d_x[r0:r1]
@@ -133,11 +133,11 @@ def layer_norm_backward_kernel_0(
     sqrt = sqrt[:, None]
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)
+    r_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, -(-65536 // cols)), cols), np.float32)
-        t1 = empty((min(rows, -(-65536 // cols)), cols), np.float32)
+        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        t1 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
         for r_program in range(first, last):
             r_lo = r_program * r_step
             r_hi = min(r_lo + r_step, rows)
@@ -158,7 +158,9 @@ def layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bia
 def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_partial, cols, rows):
     # d_weight = sum(g * (centred * (1 / sqrt)), axis=0)
     # d_bias = sum(g, axis=0)
-    i_step = -(-65536 // (-(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))))
+    i_step = -(
+        -131072 // (-(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols))))
+    )
     if cols <= i_step:
         layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bias_partial)
         return
@@ -176,7 +178,7 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
 @quiet
 def layer_norm_backward(x, weight, div, sqrt, g):
     rows, cols = x.shape
-    programs = -(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))
+    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     d_x = empty((rows, cols), np.float32)
     d_weight = empty(cols, np.float32)
     d_bias = empty(cols, np.float32)

@@ -49,7 +49,7 @@ def rms_norm_kernel(x, weight, out, div, cols, rows):
     # out = weight * (x * div)
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-65536 // cols)
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         rms_norm_kernel_block(x, weight, out, div, cols_f32)
         return
@@ -76,8 +76,8 @@ def rms_norm_backward_kernel_0_block(
 ):
     # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * weight
     d_weight_partial.fill(c_0)
-    for r0 in range(r_lo, r_hi, -(-65536 // cols)):
-        r1 = min(r0 + -(-65536 // cols), r_hi)
+    for r0 in range(r_lo, r_hi, -(-131072 // cols)):
+        r1 = min(r0 + -(-131072 // cols), r_hi)
         g_r = g[r0:r1]
         d_x_r = d_x[r0:r1]
         x_r = x[r0:r1]
@@ -99,11 +99,11 @@ def rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, r
     # d_weight_partial = sum(g * (x * div), axis=0)
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)
+    r_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, -(-65536 // cols)), cols), np.float32)
-        t1 = empty((min(rows, -(-65536 // cols)), cols), np.float32)
+        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        t1 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
         for r_program in range(first, last):
             r_lo = r_program * r_step
             r_hi = min(r_lo + r_step, rows)
@@ -122,7 +122,9 @@ def rms_norm_backward_kernel_1_block(d_weight, d_weight_partial):
 
 def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
     # d_weight = sum(g * (x * div), axis=0)
-    i_step = -(-65536 // (-(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))))
+    i_step = -(
+        -131072 // (-(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols))))
+    )
     if cols <= i_step:
         rms_norm_backward_kernel_1_block(d_weight, d_weight_partial)
         return
@@ -137,7 +139,7 @@ def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
 @quiet
 def rms_norm_backward(x, weight, div, g):
     rows, cols = x.shape
-    programs = -(-rows // (-(-rows // (64 * -(-65536 // cols))) * -(-65536 // cols)))
+    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     d_x = empty((rows, cols), np.float32)
     d_weight = empty(cols, np.float32)
     d_weight_partial = empty((programs, cols), np.float32)

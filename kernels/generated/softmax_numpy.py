@@ -39,7 +39,7 @@ def softmax_kernel_block(x, out):
 
 def softmax_kernel(x, out, cols, rows):
     # out = shifted * (1 / sum(shifted, axis=1))
-    r_step = -(-65536 // cols)
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         softmax_kernel_block(x, out)
         return
@@ -69,7 +69,7 @@ def softmax_backward_kernel_block(out, g, d_x):
 
 def softmax_backward_kernel(out, g, d_x, cols, rows):
     # d_x = out * (g - sum(g * out, axis=1))
-    r_step = -(-65536 // cols)
+    r_step = -(-131072 // cols)
     if rows <= r_step:
         softmax_backward_kernel_block(out, g, d_x)
         return

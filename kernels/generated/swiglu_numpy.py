@@ -34,16 +34,16 @@ def swiglu_kernel(gate, value, out, cols, rows):
     value = value.reshape(-1)
     gate = gate.reshape(-1)
     out = out.reshape(-1)
-    if cols * rows <= 65536:
+    if cols * rows <= 131072:
         swiglu_kernel_block(gate, value, out)
         return
 
     def blocks(first, last):
-        for r0 in range(first * 65536, min(last * 65536, cols * rows), 65536):
-            r1 = min(r0 + 65536, cols * rows)
+        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+            r1 = min(r0 + 131072, cols * rows)
             swiglu_kernel_block(gate[r0:r1], value[r0:r1], out[r0:r1])
 
-    parallel(blocks, -(-(cols * rows) // 65536), 5)
+    parallel(blocks, -(-(cols * rows) // 131072), 2)
 
 
 @quiet
@@ -80,20 +80,20 @@ def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows):
     g = g.reshape(-1)
     d_gate = d_gate.reshape(-1)
     d_value = d_value.reshape(-1)
-    if cols * rows <= 65536:
+    if cols * rows <= 131072:
         t0 = empty(cols * rows, np.float32)
         swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0)
         return
 
     def blocks(first, last):
-        t0 = empty(65536, np.float32)
-        for r0 in range(first * 65536, min(last * 65536, cols * rows), 65536):
-            r1 = min(r0 + 65536, cols * rows)
+        t0 = empty(131072, np.float32)
+        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+            r1 = min(r0 + 131072, cols * rows)
             swiglu_backward_kernel_block(
                 gate[r0:r1], value[r0:r1], g[r0:r1], d_gate[r0:r1], d_value[r0:r1], t0[:r1 - r0]
             )
 
-    parallel(blocks, -(-(cols * rows) // 65536), 2)
+    parallel(blocks, -(-(cols * rows) // 131072), 1)
 
 
 @quiet

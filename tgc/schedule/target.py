@@ -38,8 +38,8 @@ class Target:
 NUMPY = Target(
     "numpy",
     "numpy",
-    flat=1 << 16,
-    tile=1 << 16,
+    flat=1 << 17,
+    tile=1 << 17,
     row=1 << 20,
     whole=1 << 17,
     programs=64,

@@ -6,8 +6,9 @@ outermost axis are divided among threads, each with scratch of its own. A kernel
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tgc.codegen.naming import Names, size_operand
 from tgc.codegen.numpy.body import Array, Body
@@ -23,6 +24,9 @@ from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Axis, Kernel, Load, Op, Reduce, Store
 
+SCRATCH = 4 << 20
+"""Bytes of a block's scratch from which the block is cut in half: it is far from any cache."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -36,7 +40,19 @@ class Argument:
 def emit_kernel(kernel: Kernel, name: str, constants: Constants, module_names: Names) -> str:
     """The source of a kernel's functions. The last one, `name`, takes the buffers, then the sizes, by position."""
     kernel = remove_repeats(remove_points(write_out(kernel)))
-    return _KernelWriter(kernel, name, constants, module_names).write()
+    writer = _KernelWriter(kernel, name, constants, module_names)
+    if writer.scratch > SCRATCH:
+        writer = _KernelWriter(_halved(kernel), name, constants, module_names)
+    return writer.write()
+
+
+def _halved(kernel: Kernel) -> Kernel:
+    """The kernel in blocks half as large; programs stay what they are."""
+    axes = tuple(
+        replace(a, block=a.block // 2) if isinstance(a.block, int) and a.block % 2 == 0 else a
+        for a in kernel.axes
+    )
+    return replace(kernel, axes=axes)
 
 
 class _KernelWriter:
@@ -54,6 +70,17 @@ class _KernelWriter:
         outer = [a for a in kernel.axes if a.kind == "grid" or a.split is not None]
         self.single = self._is_single()
         self.outer = outer[:1] if self.single else outer
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of scratch for one block, as far as its extents are known."""
+        blocks = {a.name: a.block for a in self.kernel.axes}
+        return sum(
+            math.prod(b for d in p.layout if isinstance(b := blocks.get(d or ""), int))
+            * p.dtype.itemsize
+            for p in self.body.slots.made
+            if p.name in self.body.used
+        )
 
     def write(self) -> str:
         body = self.body
