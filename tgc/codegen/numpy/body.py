@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tgc.codegen.naming import Names, size_text
+from tgc.codegen.naming import Names, size_operand, size_text
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
@@ -96,6 +96,8 @@ class Body:
         self.frame = tuple(a.name for a in self.kernel.axes)
         self.slots = Slots(self.names)
         self.indices = IndexArrays(self)
+        listed = statements(self.kernel.body)
+        self._draws = [s for s in listed if isinstance(s, Op) and s.op in ("philox", "normal")]
         self._loops = [s for s in statements(self.kernel.body) if isinstance(s, Loop)]
         self._find_views()
         self.live: Liveness = analyse(self.kernel, self._may_write_early)
@@ -269,7 +271,7 @@ class Body:
         if isinstance(s, Load):
             self._load(s)
         elif isinstance(s, Iota):
-            self._texts[s.name] = self.indices.iota(s)
+            self._texts[s.name] = self._range(s) or self.indices.iota(s)
         elif isinstance(s, Op):
             self._cite(s.line)
             self._op(s)
@@ -298,6 +300,20 @@ class Body:
         if not dims or dims[-1] is None or self._is_full(dims):
             return False
         return dict(s.index.terms)[dims[-1]] != 1
+
+    def _range(self, s: Iota) -> str | None:
+        """Positions along one axis as a Python range, where only random draws ask for them."""
+        draws = [op for op in self._draws if op.args[0] == s.name]
+        if len(draws) != self.live.values[s.name].uses or len(s.index.terms) != 1:
+            return None
+        (axis, step), offset = s.index.terms[0], s.index.offset
+        alone = layout(s.axes, self.frame) == (axis,) and all(op.axes == s.axes for op in draws)
+        if not alone or step != 1:
+            return None
+        assert isinstance(axis, str)
+        shift = f" + {size_operand(offset, self.sizes)}" if offset != 0 else ""
+        low, high = self.indices.bounds(axis)
+        return f"range({low}{shift}, {high}{shift})"
 
     def _store(self, s: Store) -> None:
         if isinstance(s.value, str) and self.live.direct.get(s.value) is s:

@@ -13,17 +13,22 @@ from typing import Any
 
 import numpy as np
 
+empty = np.empty  # in an emitted module, on recycled memory
+
 
 def philox_counters(at: Any, stream: Any, seed: Any) -> Any:
     """The counters that `at` numbers lie among, their streams and seeds, and where in their words each lies."""
-    at, stream, seed = (np.asarray(x, np.int64) for x in (at, stream, seed))
-    start, flat = int(at.flat[0]), at.reshape(-1)
+    stream, seed = np.asarray(stream, np.int64), np.asarray(seed, np.int64)
     if stream.size == seed.size == 1:
         stream, seed = stream.reshape(()), seed.reshape(())
-        if (flat == np.arange(start, start + at.size)).all():
-            first = start >> 2
-            places = slice(start - 4 * first, start - 4 * first + at.size)
-            return np.arange(first, (start + at.size + 3) >> 2), stream, seed, places
+        if not isinstance(at, range):
+            start, size = int(at.flat[0]), at.size
+            if (at.reshape(-1) == np.arange(start, start + size)).all():
+                at = range(start, start + size)
+        if isinstance(at, range):
+            first, last = at.start >> 2, (at.stop + 3) >> 2
+            places = slice(at.start - 4 * first, at.stop - 4 * first)
+            return np.arange(first, last), stream, seed, places
         first, last = int(at.min()) >> 2, int(at.max()) >> 2
         if last - first < at.size:
             return np.arange(first, last + 1), stream, seed, at - 4 * first
@@ -40,7 +45,7 @@ def philox_words(block: Any, stream: Any, seed: Any) -> Any:
     steps = np.array([0x9E3779B9, 0xBB67AE85])
     keys = np.array([seed, seed >> 32]).T[..., None, :] + steps * np.arange(10)[:, None]
     keys = keys.view(np.uint64).T << half
-    x, *products = np.empty((3, 2, block.size), np.uint64)
+    x, *products = empty((3, 2, block.size), np.uint64)
     y, (x0, x1) = products[1], x
     np.bitwise_and(block, 0xFFFFFFFF, out=x0, casting="unsafe")
     y[0] = block >> 32
@@ -57,50 +62,64 @@ def philox_words(block: Any, stream: Any, seed: Any) -> Any:
         np.bitwise_xor(x1, keys[1, k, ...], out=x1)
         np.right_shift(x, half, out=x)
         y = product
-    return x.astype(np.uint32).view(np.int32), y.astype(np.uint32).view(np.int32)
+    words = empty((2, 2, block.size), np.uint32)
+    words[0], words[1] = x, y
+    return words.view(np.int32)
 
 
-def draws_at(draws: Any, places: Any, shape: Any, out: Any) -> Any:
+def all_draws(block: Any, places: Any, dtype: Any, out: Any) -> Any:
+    """Room for the draws of all counters: where they are wanted, if these are all that are."""
+    if out is not None and isinstance(places, slice) and places == slice(0, 4 * block.size):
+        if out.flags.c_contiguous:
+            return out.reshape(-1, 2, 2)
+    return empty((block.size, 2, 2), dtype)
+
+
+def draws_at(draws: Any, places: Any, at: Any, out: Any) -> Any:
     """The draws that were asked for among those of all counters."""
+    draws = draws.reshape(-1)
     if not isinstance(places, slice):
         return draws.take(places, out=out, mode="clip")
-    draws = draws[places].reshape(shape)
     if out is None:
-        return draws
-    np.copyto(out, draws)
+        return draws[places] if isinstance(at, range) else draws[places].reshape(at.shape)
+    if not np.may_share_memory(draws, out):
+        np.copyto(out, draws[places].reshape(out.shape))
     return out
 
 
 def philox(at: Any, stream: Any, seed: Any, out: Any = None) -> Any:
-    """Word at & 3 of the counter at >> 2 of a stream."""
-    if not at.size:
-        return np.empty(at.shape, np.int32)
+    """Word at & 3 of the counter at >> 2 of a stream; `at` is an array or a range."""
+    at = at if isinstance(at, range) else np.asarray(at, np.int64)
+    if not (len(at) if isinstance(at, range) else at.size):
+        return np.empty(np.shape(at), np.int32)
     block, stream, seed, places = philox_counters(at, stream, seed)
-    words = np.empty((block.size, 2, 2), np.int32)
+    words = all_draws(block, places, np.int32, out)
     words.T[0], words.T[1] = philox_words(block, stream, seed)
-    return draws_at(words.reshape(-1), places, at.shape, out)
+    return draws_at(words, places, at, out)
 
 
 def normal(at: Any, stream: Any, seed: Any, out: Any = None) -> Any:
     """Normal draws: of each two elements one has the cosine and one the sine, a cosine a quarter turn back."""
-    if not at.size:
-        return np.empty(at.shape, np.float32)
+    at = at if isinstance(at, range) else np.asarray(at, np.int64)
+    if not (len(at) if isinstance(at, range) else at.size):
+        return np.empty(np.shape(at), np.float32)
     block, stream, seed, places = philox_counters(at, stream, seed)
     first, second = philox_words(block, stream, seed)
-    radius = (first & np.int32(0x7FFFFFFF)).astype(np.float32)
+    radius, *angle = turns = empty((3, 2, block.size), np.float32)
+    radius[...] = np.bitwise_and(first, np.int32(0x7FFFFFFF), out=first)
     radius *= np.float32(2.0**-31)
     radius += np.float32(2.0**-32)
     np.log(radius, out=radius)
     radius *= np.float32(-2.0)
     np.sqrt(radius, out=radius)
-    angle = np.empty((2, *radius.shape), np.float32)
-    angle[0] = second & np.int32(0xFFFFFF)
+    angle[0][...] = np.bitwise_and(second, np.int32(0xFFFFFF), out=second)
     np.subtract(angle[0], np.float32(2**22), out=angle[1])
-    angle *= np.float32(3.7450702829239286e-07)  # a turn / 2**24
-    np.cos(angle, out=angle)
-    draws = np.empty((block.size, 2, 2), np.float32)
-    np.multiply(angle, radius, out=draws.T)
-    return draws_at(draws.reshape(-1), places, at.shape, out)
+    turns = turns[1:]
+    turns *= np.float32(3.7450702829239286e-07)  # a turn / 2**24
+    np.cos(turns, out=turns)
+    draws = all_draws(block, places, np.float32, out)
+    np.multiply(turns, radius, out=draws.T)
+    return draws_at(draws, places, at, out)
 
 
 def fill_bits(condition: Any, out: Any) -> Any:
@@ -156,6 +175,7 @@ def _source(function: Any) -> str:
 _ALL = (
     philox_counters,
     philox_words,
+    all_draws,
     draws_at,
     philox,
     normal,

@@ -9,8 +9,11 @@ from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Dim, symbols
+from tgc.ir.sizes import Dim, product, symbols
 from tgc.kernel.ir import Binding, Buffer, Launch, Matmul, Plan
+
+FEW = 1 << 13
+"""Elements that no dtype makes so large an array that its memory is worth recycling."""
 
 
 def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) -> str:
@@ -34,7 +37,8 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
             lines.append(f"{buffers[b.name]} = {buffers[b.alias]}")
         elif b.role not in ("in", "scalar"):
             shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
-            new = "np.empty" if all(isinstance(d, int) for d in b.shape) else "empty"
+            count = product(b.shape)
+            new = "np.empty" if isinstance(count, int) and count < FEW else "empty"
             lines.append(f"{buffers[b.name]} = {new}({shape}, {dtype_text(b.dtype)})")
     for position, step in enumerate(plan.steps):
         if isinstance(step, Launch):
