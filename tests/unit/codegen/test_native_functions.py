@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import tgc
 from tests.ops.backends import by_kernel
 from tgc.codegen.native import functions
-from tgc.ir.dtypes import DType, float32, float64
+from tgc.ir.dtypes import BY_NAME, DType, float32, float64
 from tgc.ir.ops import OPS
 from tgc.ir.references import scalar_reference
 from tgc.schedule.target import NATIVE
@@ -39,6 +40,7 @@ ULP = {
     "sinh": 3.0,
     "cosh": 2.0,
     "tanh": 3.0,
+    "sech2": 3.0,
     "sigmoid": 3.0,
     "softplus": 3.0,
     "erf": 2.5,
@@ -63,6 +65,7 @@ ULP = {
 RANGE = {
     "exp": (-104.0, 89.0),
     "exp2": (-150.0, 128.0),
+    "sech2": (-52.0, 52.0),
     "sigmoid": (-104.0, 20.0),
     "softplus": (-104.0, 20.0),
     "sinh": (-90.0, 90.0),
@@ -184,7 +187,7 @@ def reference(op: str, values: list[Array]) -> Array:
     with np.errstate(all="ignore"):
         if op == "mod":
             return remainder(*values)
-        if op in ("sigmoid", "softplus"):
+        if op in ("sigmoid", "softplus", "sech2"):
             return scalar_reference(op)(*values)
         if NUMPY[op]:
             return np.asarray(getattr(np, str(NUMPY[op]))(*values))
@@ -242,6 +245,7 @@ def exact(op: str, *point: float) -> object:
         "log2": lambda x: mpmath.log(x, 2),
         "exp2": lambda x: mpmath.power(2, x),
         "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+        "sech2": lambda x: mpmath.sech(x) ** 2,
         "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
         "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
     }
@@ -296,6 +300,17 @@ def test_each_definition_appears_once_and_in_one_order() -> None:
     assert re.findall(r"define .*?(@[\w.]+)", text) == ["@exp.v16f32", "@tanh.f64"]
     assert functions.call_name("tanh", float64, 1) == "@tanh.f64"
     assert all(line.startswith("declare ") for line in functions.declarations(needed))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_functions_of_operands_that_are_never_positive(dtype: type) -> None:
+    """Each has the bits of the whole function, zeros, infinities, NaN and results below the normal numbers included."""
+    x = -np.abs(samples("exp", BY_NAME[np.dtype(dtype).name], 100_000))
+    for op in functions.BELOW:
+        whole = by_kernel(NATIVE)(op, (x,))
+        below = tgc.jit(lambda x, op=op: getattr(tgc, op)(-tgc.abs(x)), backend="native")
+        assert functions.BELOW[op] in below.lower(x).source
+        np.testing.assert_array_equal(below(x), whole)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.int8, np.uint8])

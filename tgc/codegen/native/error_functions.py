@@ -136,7 +136,7 @@ def erfc(x: Value) -> Value:
     bits = x.code.format.bits
     a = x.absolute().least(10.1 if is_single(x.code) else 27.3)
     square = a * a
-    n, r = reduce_exp(-square)
+    n, r = reduce_exp(-square, 2 * x.code.format.bias)
     # What a * a was rounded by, which exp would magnify.
     p = exp_polynomial(r - a.fma(a, -square))
     t = (a - ERFC_CENTER[bits]) / (a + ERFC_CENTER[bits])

@@ -118,9 +118,9 @@ def keep_tiny(x: Value, result: Value) -> Value:
     return (x.absolute() < (2.0**-25 if is_single(x.code) else 2.0**-54)).where(x, result)
 
 
-def reduce_exp(x: Value) -> tuple[Value, Value]:
-    """n, in the low bits of a float, and r = x - n ln 2."""
-    magic = x.code.format.magic
+def reduce_exp(x: Value, offset: int) -> tuple[Value, Value]:
+    """The bits of a float that ends in n + offset, and r = x - n ln 2. An offset saves an addition later."""
+    magic = x.code.format.magic + offset
     shifted = x.fma(LOG2_E, magic)
     n = shifted - magic
     high, low = LN2_PARTS[x.code.format.bits]
@@ -137,31 +137,29 @@ def exp_polynomial(r: Value) -> Value:
     return r.polynomial((1.0, 1.0, *EXP[r.code.format.bits]))
 
 
-def power_of_two(n: Value, offset: int = 0) -> Value:
-    """2**(n + offset) of an integer, or of the bits of `reduce_exp`, for a normal result."""
-    form = n.code.format
-    return ((n << form.fraction) + ((form.bias + offset) << form.fraction)).as_float()
+def power_of_two(n: Value) -> Value:
+    """2**n of bits that end in n + bias, for a normal result."""
+    return (n << n.code.format.fraction).as_float()
 
 
 def scale(p: Value, n: Value) -> Value:
-    """p 2**n in two steps, so that what overflows or becomes denormal is rounded once and right."""
+    """p 2**n of bits that end in n + 2 bias, in two steps: what overflows or becomes denormal is rounded once."""
     form = p.code.format
     half = (n << (form.fraction - 1)) & -(1 << form.fraction)
     rest = (n << form.fraction) - half
-    bias = form.bias << form.fraction
-    return p * (half + bias).as_float() * (rest + bias).as_float()
+    return p * half.as_float() * rest.as_float()
 
 
 def exp(x: Value) -> Value:
     low, high = (-104.0, 89.0) if is_single(x.code) else (-746.0, 710.0)
-    n, r = reduce_exp(x.least(high).most(low))
+    n, r = reduce_exp(x.least(high).most(low), 2 * x.code.format.bias)
     return scale(exp_polynomial(r), n)
 
 
 def exp2(x: Value) -> Value:
     low, high = (-151.0, 129.0) if is_single(x.code) else (-1076.0, 1025.0)
     x = x.least(high).most(low)
-    magic = x.code.format.magic
+    magic = x.code.format.magic + 2 * x.code.format.bias
     shifted = x + magic
     r = x - (shifted - magic)
     return scale(r.polynomial(EXP2[x.code.format.bits]).fma(r, 1.0), shifted.as_bits())
@@ -169,9 +167,9 @@ def exp2(x: Value) -> Value:
 
 def expm1(x: Value) -> Value:
     low, high = (-18.0, 89.0) if is_single(x.code) else (-40.0, 710.0)
-    n, r = reduce_exp(x.least(high).most(low))
     # Half of it, as 2**n alone would overflow before the result does.
-    power = power_of_two(n, -1)
+    n, r = reduce_exp(x.least(high).most(low), x.code.format.bias - 1)
+    power = power_of_two(n)
     half = expm1_polynomial(r).fma(power, power - 0.5)
     return keep_tiny(x, half + half)
 
@@ -246,45 +244,54 @@ def log1p(x: Value) -> Value:
     return keep_tiny(x, result)
 
 
-def decay(a: Value) -> Value:
-    """exp(-a) of a >= 0. It is never large: a power moved up and one factor back round a denormal once."""
-    form = a.code.format
-    up = 64 if is_single(a.code) else 512
-    magic = form.magic + up
-    x = -a.least(104.0 if is_single(a.code) else 746.0)
-    shifted = x.fma(LOG2_E, magic)
-    n = shifted - magic
-    high, low = LN2_PARTS[form.bits]
-    r = n.fma(-low, n.fma(-high, x))
-    return exp_polynomial(r) * power_of_two(shifted.as_bits()) * 2.0**-up
+def reduce_decay(x: Value) -> tuple[Value, float, Value]:
+    """2**(n + up), 2**-up and r of x <= 0: a power moved up stays normal; the factor back rounds a denormal once."""
+    single = is_single(x.code)
+    up = 64 if single else 512
+    n, r = reduce_exp(x.most(-104.0 if single else -746.0), x.code.format.bias + up)
+    return power_of_two(n), 2.0**-up, r
+
+
+def exp_below(x: Value) -> Value:
+    """exp(x) of x <= 0, which does not overflow."""
+    power, back, r = reduce_decay(x)
+    return exp_polynomial(r) * power * back
 
 
 def sigmoid(x: Value) -> Value:
     """1 / (1 + e) or e / (1 + e), of e = exp(-|x|): that of x and that of -x share e and the reciprocal."""
-    e = decay(x.absolute())
+    e = exp_below(-x.absolute())
     return (x < 0.0).where(e, 1.0) * (1.0 / (e + 1.0))
 
 
 def softplus(x: Value) -> Value:
     """max(x, 0) + log1p(exp(-|x|))."""
-    e = decay(x.absolute())
+    e = exp_below(-x.absolute())
     tail = e * e.polynomial(LOG1P32) if is_single(x.code) else log1p(e)
     return x.most(0.0) + tail
 
 
 def tanh(x: Value) -> Value:
-    """expm1(2 a) / (expm1(2 a) + 2), of a = |x|."""
-    a = x.absolute().least(10.0 if is_single(x.code) else 20.0)
-    n, r = reduce_exp(a + a)
-    power = power_of_two(n)
-    e = expm1_polynomial(r).fma(power, power - 1.0)
-    return (e / (e + 2.0)).with_sign_of(x)
+    """-m / (m + 2), of m = expm1(-2 |x|). The exponential is shared with sech2, its derivative."""
+    power, back, r = reduce_decay(x.absolute() * -2.0)
+    power = power * back
+    m = expm1_polynomial(r).fma(power, power - 1.0)
+    return (m / (m + 2.0)).with_sign_of(x)
+
+
+def sech2(x: Value) -> Value:
+    """4 e / (1 + e)**2, of e = exp(-2 |x|); the square as 1 + e (2 + e), which rounds less."""
+    power, back, r = reduce_decay(x.absolute() * -2.0)
+    upper = expm1_polynomial(r).fma(power, power)
+    e = upper * back
+    return (upper * (4.0 * back)) / e.fma(e + 2.0, 1.0)
 
 
 def quarter_expm1(a: Value) -> Value:
     """expm1(a) / 4 of 0 <= a, finite for as long as sinh and cosh are."""
-    n, r = reduce_exp(a.least(89.7 if is_single(a.code) else 710.7))
-    power = power_of_two(n, -2)
+    bound = 89.7 if is_single(a.code) else 710.7
+    n, r = reduce_exp(a.least(bound), a.code.format.bias - 2)
+    power = power_of_two(n)
     return expm1_polynomial(r).fma(power, power - 0.25)
 
 

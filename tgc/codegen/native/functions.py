@@ -36,6 +36,7 @@ _FLOAT = _by_name(
     exponentials.sinh,
     exponentials.cosh,
     exponentials.tanh,
+    exponentials.sech2,
     exponentials.sigmoid,
     exponentials.softplus,
     exponentials.asinh,
@@ -57,6 +58,9 @@ _FLOAT = _by_name(
     powers.floordiv,
 )
 _INTEGER: dict[str, _Build] = {"pow": powers.integer_pow}
+# Functions of an operand that is never positive, for which less is to be done.
+_BELOW: dict[str, _Build] = {"exp": exponentials.exp_below}
+BELOW = {op: build.__name__ for op, build in _BELOW.items()}
 # The parts of operations in two functions, and the types of their operands.
 _PARTS: dict[str, tuple[_Build, tuple[DType, ...]]] = {
     "philox_words": (draws.philox_words, (int64,) * 3),
@@ -101,7 +105,7 @@ def _build(op: str, dtype: DType, lanes: int) -> tuple[str, Code]:
     if op in _PARTS:
         build, types = _PARTS[op]
     else:
-        build = (_FLOAT if dtype.is_float else _INTEGER)[op]
+        build = ({**_FLOAT, **_by_name(*_BELOW.values())} if dtype.is_float else _INTEGER)[op]
         types = (dtype,) * len(inspect.signature(build).parameters)
     operands = [
         code.over(format_of(kind), lanes).argument(name)

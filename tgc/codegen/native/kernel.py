@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Address, Addresses, Position, numbers
-from tgc.codegen.native.functions import IN_TWO, InTwo, call_name, function_type
+from tgc.codegen.native.functions import BELOW, IN_TWO, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import (
     cast,
     constant,
@@ -23,6 +23,7 @@ from tgc.codegen.native.instructions import (
 from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
 from tgc.codegen.native.loops import inside, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
+from tgc.codegen.native.signs import Named, named, never_positive
 from tgc.errors import Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
@@ -41,7 +42,6 @@ from tgc.kernel.ir import (
     Reduce,
     Store,
 )
-from tgc.kernel.walk import statements
 
 VECTOR_BYTES = 128
 Needed = tuple[str, DType, int]
@@ -131,7 +131,7 @@ class _Writer:
     sums: dict[str, Value] = field(default_factory=dict)
     aligned: set[Dim] = field(default_factory=set)
     streamed: set[str] = field(default_factory=set)
-    made: dict[str, Op] = field(default_factory=dict)
+    made: dict[str, Named] = field(default_factory=dict)
     _line: Line | None = None
 
     def write(self) -> str:
@@ -149,7 +149,7 @@ class _Writer:
         for b, parameter in zip(kernel.buffers, parameters, strict=False):
             self.pointers[b.name] = parameter.split()[-1]
         items = nest(kernel)
-        self.made = {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Op)}
+        self.made = named(kernel)
         with f.loop("program", "%first", "%last") as program:
             self._place(program)
             self._items(items, _Scope({}))
@@ -474,11 +474,13 @@ class _Writer:
             return self._in_two(s, IN_TWO[s.op], args, scope)
         dtype = function_type(s.op, args[0].dtype)
         if dtype is not None:
-            self.needed.add((s.op, dtype, lanes))
+            op = s.op
+            if op in BELOW and never_positive(s.args[0], self.made):
+                op = BELOW[op]
+            self.needed.add((op, dtype, lanes))
             args = [cast(self.f, "operand", a, dtype) for a in args]
-            call = (
-                f"call {args[0].type} {call_name(s.op, dtype, lanes)}({', '.join(map(str, args))})"
-            )
+            passed = ", ".join(map(str, args))
+            call = f"call {args[0].type} {call_name(op, dtype, lanes)}({passed})"
             return cast(self.f, s.name, Value(self.f.put(s.name, call), dtype, lanes), s.dtype)
         if (opposite := self._opposite(s, scope)) is not None:
             return instruction(self.f, s.name, "neg", [opposite], s.dtype)
@@ -521,7 +523,7 @@ class _Writer:
     def _around(self, operand: Operand, bits: int) -> Operand:
         """What an operand was before its last bits were set or cleared."""
         made = self.made.get(operand) if isinstance(operand, str) else None
-        if made is None or made.op not in ("and", "or"):
+        if not isinstance(made, Op) or made.op not in ("and", "or"):
             return operand
         inner, other = made.args
         untouched = -1 if made.op == "and" else 0

@@ -87,7 +87,7 @@ def pow(x: Value, y: Value) -> Value:
     rest = y.fma(high, -exponent) + y * low
     bound = 110.0 if is_single(code) else 760.0
     rest = (exponent.absolute() < bound).where(rest, 0.0)
-    n, r = reduce_exp(exponent.least(bound).most(-bound))
+    n, r = reduce_exp(exponent.least(bound).most(-bound), 2 * code.format.bias)
     value = scale(exp_polynomial(r + rest), n)
     value = a.equals(1.0).where(1.0, value)
     whole = code.intrinsic("trunc", y).equals(y)
