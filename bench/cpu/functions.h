@@ -32,9 +32,9 @@ INLINE float with_sign_of(float a, float x) {
 #define LN2_HIGH 0.693359375f
 #define LN2_LOW -2.12194440e-4f
 
-/* n in the low bits of a float, and r = x - n ln 2. */
-INLINE float reduce_exp(float x, int32_t *n) {
-    const float shifted = FMA(x, 1.4426950408889634f, MAGIC), k = shifted - MAGIC;
+/* n + offset in the low bits of a float, and r = x - n ln 2. */
+INLINE float reduce_exp(float x, int offset, int32_t *n) {
+    const float shifted = FMA(x, 1.4426950408889634f, MAGIC + offset), k = shifted - (MAGIC + offset);
     *n = bits_of(shifted);
     return FMA(k, -LN2_LOW, FMA(k, -LN2_HIGH, x));
 }
@@ -49,19 +49,19 @@ INLINE float expm1_polynomial(float r) {
     return FMA(p, r * r, r);
 }
 
-/* 2^n of the bits of reduce_exp. */
+/* 2^n of the bits of reduce_exp with the offset 127. */
 INLINE float power_of_two(int32_t n) {
-    return float_of((int32_t)((uint32_t)n << 23) + (127 << 23));
+    return float_of((int32_t)((uint32_t)n << 23));
 }
 
 INLINE float exp_f(float x) {
     int32_t n;
     x = x > 89.0f ? 89.0f : x;
     x = x < -104.0f ? -104.0f : x;
-    const float p = expm1_polynomial(reduce_exp(x, &n)) + 1.0f;
+    const float p = expm1_polynomial(reduce_exp(x, 254, &n)) + 1.0f;
     const int32_t half = (int32_t)((uint32_t)n << 22) & -(1 << 23);
     const int32_t rest = (int32_t)((uint32_t)n << 23) - half;
-    return p * float_of(half + (127 << 23)) * float_of(rest + (127 << 23));
+    return p * float_of(half) * float_of(rest);
 }
 
 /* log(1 + f) - f on [-1/3, 1/3]. */
@@ -107,7 +107,7 @@ INLINE float tanh_f(float x) {
     int32_t n;
     float a = fabsf(x);
     a = a > 10.0f ? 10.0f : a;
-    const float p = expm1_polynomial(reduce_exp(a + a, &n)), power = power_of_two(n);
+    const float p = expm1_polynomial(reduce_exp(a + a, 127, &n)), power = power_of_two(n);
     const float e = FMA(p, power, power - 1.0f);
     return with_sign_of(e / (e + 2.0f), x);
 }

@@ -30,7 +30,7 @@ def never_positive(operand: Operand, made: Mapping[str, Named], depth: int = _DE
     """Whether a value is zero, negative or NaN, given what made each value of a kernel."""
     if isinstance(operand, Const):
         return isinstance(operand.value, int | float) and operand.value <= 0
-    s = made[operand]
+    s = made.get(operand)  # none of what was written out for short axes
     if not isinstance(s, Op) or depth == 0:
         return False
     if s.op == "neg":
@@ -61,7 +61,7 @@ def never_negative(operand: Operand, made: Mapping[str, Named], depth: int = _DE
     """Whether a value is zero, positive or NaN."""
     if isinstance(operand, Const):
         return isinstance(operand.value, int | float) and operand.value >= 0
-    s = made[operand]
+    s = made.get(operand)  # none of what was written out for short axes
     if depth == 0:
         return False
     if isinstance(s, Reduce):
