@@ -16,7 +16,10 @@ except ImportError:  # numpy alone: fresh memory and one thread
     def parallel(function, programs, grain):
         function(0, programs)
 
+clip = np._core.umath.clip  # np.clip is a function around it
+
 c_0 = np.array(0.0, np.float32)
+c_inf = np.array(np.inf, np.float32)
 c_1 = np.array(1.0, np.float32)
 
 
@@ -34,7 +37,7 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i
         t0_i = t0[:i1 - i0]
         t1_i = t1[:i1 - i0]
         target_i = target[i0:i1]
-        np.maximum(logit_i, c_0, out=t0_i)
+        clip(logit_i, c_0, c_inf, out=t0_i)
         np.absolute(logit_i, out=t1_i)
         np.negative(t1_i, out=t1_i)
         np.exp(t1_i, out=t1_i)

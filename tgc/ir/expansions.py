@@ -222,7 +222,7 @@ def _normal() -> str:
     return f"mul(sqrt(mul(-2, log({radius}))), cos(mul({angle}, {math.tau * 2.0**-24!r})))"
 
 
-ERF32 = f"tanh(mul(a, {horner(TANH_POLYNOMIAL, 'square(minimum(abs(a), 4.0))')}))"
+ERF32 = f"tanh(mul(a, {horner(TANH_POLYNOMIAL, 'square(maximum(minimum(a, 4.0), -4.0))')}))"
 ERF64 = _erf64()
 ERFC32 = _erfc32()
 ERFC64 = _erfc64()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tgc
 from tgc.codegen.numpy.functions import fold_columns, fold_rows, normal, philox, sum_line
 
 
@@ -72,3 +73,15 @@ def test_draws_are_those_of_their_places(at: np.ndarray, stream: int, seed: int 
         for a, s in np.broadcast(at, np.broadcast_to(seeds, at.shape))
     ]
     np.testing.assert_allclose(into.ravel(), alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "calls"), [(-1.0, 2.0, 1), (2.0, -1.0, 2)], ids=["apart", "crossed"]
+)
+def test_two_bounds_are_one_call(low: float, high: float, calls: int) -> None:
+    """But where the order of the two decides."""
+    bounded = tgc.jit(lambda x: tgc.minimum(tgc.maximum(x, low), high) * x, backend="numpy")
+    x = np.array([-np.inf, -1.5, -1.0, -0.0, 0.5, 2.0, 3.0, np.inf, np.nan], np.float32)
+    source = bounded.lower(x).source
+    assert source.count(" clip(") == calls and "np.maximum(" not in source
+    np.testing.assert_array_equal(bounded(x), np.minimum(np.maximum(x, low), high) * x)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tgc.codegen.naming import Names, module_title
 from tgc.codegen.numpy.constants import Constants
-from tgc.codegen.numpy.functions import FUNCTIONS, functions_in
+from tgc.codegen.numpy.functions import FUNCTIONS, calls, functions_in
 from tgc.codegen.numpy.host import emit_host
 from tgc.codegen.numpy.kernel import emit_kernel
 from tgc.codegen.numpy.prelude import RUNTIME, prelude
@@ -25,7 +25,15 @@ def emit(plans: Sequence[Plan]) -> str:
     Same plans, same bytes.
     """
     names = Names(
-        ["np", "as_strided", "bfloat16", *FUNCTIONS, *RUNTIME, *(plan.name for plan in plans)]
+        [
+            "np",
+            "as_strided",
+            "bfloat16",
+            "clip",
+            *FUNCTIONS,
+            *RUNTIME,
+            *(plan.name for plan in plans),
+        ]
     )
     constants = Constants(names)
     functions: list[str] = []
@@ -56,6 +64,8 @@ def emit(plans: Sequence[Plan]) -> str:
         "\n".join(sorted(head, key=lambda line: (line.startswith("from ml"), line))),
     ]
     parts += prelude(body)
+    if calls("clip", body):
+        parts.append("clip = np._core.umath.clip  # np.clip is a function around it")
     if constants.lines:
         parts.append("\n".join(constants.lines))
     return "\n\n".join(parts) + "\n\n\n" + body

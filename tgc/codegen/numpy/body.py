@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tgc.codegen.naming import Names, size_operand, size_text
+from tgc.codegen.numpy.clamps import clamps
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
@@ -102,6 +103,7 @@ class Body:
         self._find_views()
         self.live: Liveness = analyse(self.kernel, self._may_write_early)
         self.products = sums_of_products(self.kernel, self.live)
+        self.clamps = clamps(self.kernel, self.live)
         self._plan_padding()
         self._lend_outputs()
 
@@ -164,6 +166,7 @@ class Body:
                 value.last = max(value.last, self.live.values[s.name].last)
         kept = needed(self.kernel, self.padded, self.aliases)
         self._skipped = {id(p) for p in self.products.values()}
+        self._skipped |= {id(c.inner) for c in self.clamps.values()}
         self._skipped |= {
             id(s) for s in listed if isinstance(s, Load | Iota | Op | Reduce) and s.name not in kept
         }
@@ -355,8 +358,10 @@ class Body:
         if s.name in self.aliases:
             self._alias(s.name, self.aliases[s.name])
             return
-        args = [self.operand(a) for a in s.args]
-        named = tuple(a for a in s.args if isinstance(a, str))
+        clamp = self.clamps.get(s.name)
+        operands = s.args if clamp is None else (clamp.value, clamp.low, clamp.high)
+        args = [self.operand(a) for a in operands]
+        named = tuple(a for a in operands if isinstance(a, str))
         if s.op == "where":
             self._where(s, args)
             return
@@ -375,6 +380,7 @@ class Body:
                 f"the numpy backend has no {s.op}: it should have been expanded", line=s.line
             )
         function = name if name in FUNCTIONS else f"np.{name}"
+        function = function if clamp is None else "clip"
         if target is None:
             self.define(s.name, f"{function}({', '.join(args)})")
         else:
