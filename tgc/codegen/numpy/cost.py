@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from tgc.codegen.naming import size_text
 from tgc.codegen.numpy.liveness import statements
 from tgc.ir.ops import OPS
-from tgc.kernel.ir import Axis, Kernel, Load, Loop, Op, Reduce, Store
+from tgc.kernel.ir import Kernel, Load, Loop, Op, Reduce, Store
 
 WORTH = 500_000
 
@@ -33,17 +33,12 @@ def nanoseconds(kernel: Kernel) -> float:
     return max(total, 0.1)
 
 
-def grain_text(
-    kernel: Kernel, along: Axis, steps: Mapping[str, str], sizes: Mapping[str, str]
-) -> str:
-    """How many programs along an axis take `WORTH` together; `steps` are the blocks of the outer axes."""
+def grain_text(kernel: Kernel, steps: Mapping[str, str], sizes: Mapping[str, str]) -> str:
+    """How many programs take `WORTH` together; `steps` are the blocks of the axes they are numbered along."""
     elements = round(WORTH / nanoseconds(kernel), -3)
     factors, number = [], 1
     for axis in kernel.axes:
-        if axis.name == along.name:
-            text = steps[axis.name]
-        else:
-            text = size_text(axis.extent, sizes)
+        text = steps.get(axis.name) or size_text(axis.extent, sizes)
         if text.isdigit():
             number *= int(text)
         elif "//" not in text:  # a number of programs is small

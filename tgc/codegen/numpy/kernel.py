@@ -263,23 +263,22 @@ class _KernelWriter:
             lines += [f"if {fits}:", *(f"    {line}" for line in small), "    return"]
         work = [*self._allocate(blocks=True)]
         low, high = self._local("first"), self._local("last")
-        indent = ""
-        for axis in self.outer:
-            head = (
-                self._share(axis, low, high)
-                if self.single
-                else self._loop_head(axis, (low, high) if axis is first else None)
-            )
-            work += [indent + line for line in head]
-            indent += "" if self.single else "    "
+        indent, programs = "", self._count(first)
+        if self.single:
+            work += self._share(first, low, high)
+        elif len(self.outer) == 1:
+            work += self._loop_head(first, low, high)
+            indent = "    "
+        else:
+            programs = " * ".join(self._count(a) for a in self.outer)
+            work += self._blocks_in_turn(low, high)
+            indent = "    "
         call = f"{block_name}({', '.join([*(a.block for a in arguments), *used])})"
         blocks = self._local("blocks")
         function = [f"def {blocks}({low}, {high}):", *(f"    {line}" for line in work)]
         lines = _apart(lines, [*function, f"    {indent}{call}"])
-        grain = grain_text(
-            self.kernel, first, {a.name: self._step(a) for a in self.outer}, self.sizes
-        )
-        return [*lines, "", f"parallel({blocks}, {self._count(first)}, {grain})"]
+        grain = grain_text(self.kernel, {a.name: self._step(a) for a in self.outer}, self.sizes)
+        return [*lines, "", f"parallel({blocks}, {programs}, {grain})"]
 
     def _is_one_block(self, axis: Axis) -> bool:
         fixed = isinstance(axis.extent, int) and isinstance(axis.block, int)
@@ -303,20 +302,39 @@ class _KernelWriter:
         text = self._step_text(axis)
         return text if text.isdigit() else self._local(f"{axis.name}_step")
 
-    def _loop_head(self, axis: Axis, bounds: tuple[str, str] | None) -> list[str]:
-        """A loop over the blocks of an axis, or over those with numbers from `bounds[0]` to `bounds[1]`."""
+    def _loop_head(self, axis: Axis, first: str, last: str) -> list[str]:
+        """A loop over the blocks of an axis with numbers from `first` to `last`."""
         low, high = self._bounds(axis.name)
         extent, step = self._extent(axis.name), self._step(axis)
         end = f"{high} = min({low} + {step}, {extent})"
         if axis.split is not None and self._counts_programs(axis.name):
             number = self._program(axis.name)
-            first, last = bounds or ("0", self._count(axis))
             head = f"for {number} in range({first}, {last}):"
             return [head, f"    {low} = {number} * {step}", f"    {end}"]
-        if bounds is None:
-            return [f"for {low} in range(0, {extent}, {step}):", f"    {end}"]
-        first, last = (f"{b} * {step}" if step != "1" else b for b in bounds)
+        first, last = (f"{b} * {step}" if step != "1" else b for b in (first, last))
         return [f"for {low} in range({first}, min({last}, {extent}), {step}):", f"    {end}"]
+
+    def _blocks_in_turn(self, first: str, last: str) -> list[str]:
+        """A loop over the blocks along several axes, numbered as one: threads share what any of them has many of."""
+        block, inside = self._local("block"), []
+        numbers = {}
+        for axis in self.outer:
+            counts = axis.split is not None and self._counts_programs(axis.name)
+            numbers[axis] = (
+                self._program(axis.name) if counts else self._local(f"{axis.name}_block")
+            )
+        left = block
+        for place, axis in reversed(list(enumerate(self.outer))[1:]):
+            rest = numbers[self.outer[0]] if place == 1 else block
+            inside.append(f"{rest}, {numbers[axis]} = divmod({left}, {self._count(axis)})")
+            left = rest
+        for axis in self.outer:
+            (low, high), step = self._bounds(axis.name), self._step(axis)
+            inside.append(
+                f"{low} = {numbers[axis]} * {step}" if step != "1" else f"{low} = {numbers[axis]}"
+            )
+            inside.append(f"{high} = min({low} + {step}, {self._extent(axis.name)})")
+        return [f"for {block} in range({first}, {last}):", *(f"    {line}" for line in inside)]
 
     def _share(self, axis: Axis, first: str, last: str) -> list[str]:
         """The bounds of all blocks from number `first` to `last`."""
