@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 import tgc
-from tgc.codegen.native.signs import named, never_negative, never_positive
+from tgc.codegen.native.signs import (
+    has_less_to_do,
+    interval,
+    named,
+    never_negative,
+    never_positive,
+)
 from tgc.kernel.ir import Kernel, Op
 
 
@@ -70,3 +76,46 @@ def test_constants() -> None:
     known = {s.op: never_negative(s.name, made) for s in made.values() if isinstance(s, Op)}
     assert known["minimum"]
     assert not known["add"]
+
+
+def test_intervals() -> None:
+    def function(x: Any) -> Any:
+        low = x & 255
+        unit = low.astype(np.float32) * 0.25 - 3.0
+        return tgc.sin(unit) + tgc.cos(unit * 1e6) + tgc.log(unit + 6.0) + tgc.log(unit)
+
+    (view,) = tgc.jit(function).lower(tgc.spec("i32[rows, cols]"), target="native").kernels
+    made = named(view.kernel)
+    found = {
+        (s.op, interval(s.args[0], made)): has_less_to_do(s.op, s.args[0], made)
+        for s in made.values()
+        if isinstance(s, Op) and s.op in ("sin", "cos", "log")
+    }
+    assert found == {
+        ("sin", (-3.0, 60.75)): True,
+        ("cos", (-3e6, 60.75e6)): False,
+        ("log", (3.0, 66.75)): True,
+        ("log", (-3.0, 60.75)): False,
+    }
+
+
+def test_no_interval_of_what_is_read_or_wraps() -> None:
+    def function(x: Any, n: Any) -> Any:
+        small = n & 3
+        return tgc.sin(x * 0.5) + tgc.sin((small * 0x7FFFFFFF + 1).astype(np.float32))
+
+    specs = tgc.spec("f32[rows]"), tgc.spec("i32[rows]")
+    (view,) = tgc.jit(function).lower(*specs, target="native").kernels
+    made = named(view.kernel)
+    sines = [s for s in made.values() if isinstance(s, Op) and s.op == "sin"]
+    assert [interval(s.args[0], made) for s in sines] == [None, None]
+
+
+@pytest.mark.parametrize("shape", [(1000,), (7, 33), (5, 64), (3, 5, 7)])
+def test_draws_do_not_depend_on_how_lanes_share_counters(shape: tuple[int, ...]) -> None:
+    """Rows that start anywhere, against the definition."""
+    tgc.manual_seed(11)
+    native = tgc.jit(lambda: tgc.randn(shape) + tgc.rand(shape), backend="native")()
+    tgc.manual_seed(11)
+    wanted = tgc.jit(lambda: tgc.randn(shape) + tgc.rand(shape), backend="numpy")()
+    np.testing.assert_allclose(np.asarray(native), np.asarray(wanted), rtol=2e-5, atol=2e-5)

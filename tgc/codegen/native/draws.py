@@ -6,29 +6,48 @@ a counter is computed once for four of them.
 
 from __future__ import annotations
 
-from tgc.codegen.native.vectors import Value
+from tgc.codegen.native.vectors import Code, Value
 
 ROUNDS = 10
 FACTORS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 LOW = 0xFFFFFFFF
+SHARING = 8
+"""Lanes from which they share counters."""
 
 
 def philox_words(at: Value, stream: Value, seed: Value) -> list[Value]:
     """For each lane the four words of the counter at >> 2, as int32."""
     code = at.code
-    if code.lanes < 8:
+    if code.lanes < SHARING:
         return _each_its_own(at, stream, seed)
-    quarter = code.over(code.format, code.lanes // 4)
     base, *first = (v.lane(0) for v in (at, stream, seed))
-    blocks = quarter.spread(base.signed_shift(2)) + quarter.numbers(range(quarter.lanes))
-    places = [lane // 4 for lane in range(code.lanes)]
-    words = _rounds(blocks, *(quarter.spread(v) for v in first))
-    near = [w.to_single().shuffled(places) for w in words]
-    expected = code.spread(base & -4) + code.numbers([4 * place for place in places])
+    expected = code.spread(base & -4) + code.numbers([4 * place for place in _quarters(code)])
     apart = (
         ((at & -4) ^ expected) | (stream ^ code.spread(first[0])) | (seed ^ code.spread(first[1]))
     )
+    return _for_four_lanes(at, stream, seed, apart)
+
+
+def philox_words_of_a_run(at: Value, stream: Value, seed: Value) -> list[Value]:
+    """The same where `at` counts up by one and the others are the same in all lanes."""
+    if at.code.lanes < SHARING:
+        return _each_its_own(at, stream, seed)
+    return _for_four_lanes(at, stream, seed, at.lane(0) & 3)
+
+
+def _quarters(code: Code) -> list[int]:
+    return [lane // 4 for lane in range(code.lanes)]
+
+
+def _for_four_lanes(at: Value, stream: Value, seed: Value, apart: Value) -> list[Value]:
+    """One counter for four lanes, or where a bit of `apart` is set each lane its own."""
+    code = at.code
+    quarter = code.over(code.format, code.lanes // 4)
+    base, *first = (v.lane(0) for v in (at, stream, seed))
+    blocks = quarter.spread(base.signed_shift(2)) + quarter.numbers(range(quarter.lanes))
+    words = _rounds(blocks, *(quarter.spread(v) for v in first))
+    near = [w.to_single().shuffled(_quarters(code)) for w in words]
     operands = [at, stream, seed]
     return code.otherwise(apart.differs(0), near, "philox_words.apart", operands, _each_its_own)
 

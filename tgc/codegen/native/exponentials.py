@@ -214,10 +214,19 @@ def log_parts(x: Value) -> tuple[Value, Value]:
     return exponent(field) - denormal.where(form.magic + shift, form.magic), m - 1.0
 
 
+def _log_of_parts(k: Value, f: Value) -> Value:
+    high, low = LN2_PARTS[k.code.format.bits]
+    return k.fma(high, k.fma(low, log_tail(f)) + f)
+
+
 def log(x: Value) -> Value:
-    k, f = log_parts(x)
-    high, low = LN2_PARTS[x.code.format.bits]
-    return log_edges(x, 0.0, k.fma(high, k.fma(low, log_tail(f)) + f))
+    return log_edges(x, 0.0, _log_of_parts(*log_parts(x)))
+
+
+def log_normal(x: Value) -> Value:
+    """log(x) of positive normal numbers."""
+    field, m = split_exponent(x)
+    return _log_of_parts(exponent(field) - x.code.format.magic, m - 1.0)
 
 
 def log2(x: Value) -> Value:

@@ -58,12 +58,18 @@ _FLOAT = _by_name(
     powers.floordiv,
 )
 _INTEGER: dict[str, _Build] = {"pow": powers.integer_pow}
-# Functions of an operand that is never positive, for which less is to be done.
-_BELOW: dict[str, _Build] = {"exp": exponentials.exp_below}
-BELOW = {op: build.__name__ for op, build in _BELOW.items()}
+# Where an operand is known to be never positive, positive and normal, or not far from zero, there is less to do.
+_NARROW: dict[str, _Build] = {
+    "exp": exponentials.exp_below,
+    "log": exponentials.log_normal,
+    "sin": trigonometry.sin_near,
+    "cos": trigonometry.cos_near,
+}
+NARROW = {op: build.__name__ for op, build in _NARROW.items()}
 # The parts of operations in two functions, and the types of their operands.
 _PARTS: dict[str, tuple[_Build, tuple[DType, ...]]] = {
     "philox_words": (draws.philox_words, (int64,) * 3),
+    "philox_words_of_a_run": (draws.philox_words_of_a_run, (int64,) * 3),
     "philox_word": (draws.philox_word, (int64, *(int32,) * 4)),
 }
 
@@ -71,15 +77,17 @@ _PARTS: dict[str, tuple[_Build, tuple[DType, ...]]] = {
 @dataclass(frozen=True)
 class InTwo:
     """An operation in two functions: `dear` gives all that the last `bits` of the first operand pick from, which
-    operations that differ there alone share; `pick` takes the first operand and what `dear` gave."""
+    operations that differ there alone share, and `run` the same where that operand counts up by one and the others
+    do not vary; `pick` takes the first operand and what they gave."""
 
     dear: str
+    run: str
     pick: str
     bits: int
     count: int
 
 
-IN_TWO = {"philox": InTwo("philox_words", "philox_word", bits=2, count=4)}
+IN_TWO = {"philox": InTwo("philox_words", "philox_words_of_a_run", "philox_word", bits=2, count=4)}
 FLOAT_FUNCTIONS = frozenset(_FLOAT)
 FUNCTIONS = FLOAT_FUNCTIONS | _INTEGER.keys() | IN_TWO.keys()
 
@@ -105,7 +113,7 @@ def _build(op: str, dtype: DType, lanes: int) -> tuple[str, Code]:
     if op in _PARTS:
         build, types = _PARTS[op]
     else:
-        build = ({**_FLOAT, **_by_name(*_BELOW.values())} if dtype.is_float else _INTEGER)[op]
+        build = ({**_FLOAT, **_by_name(*_NARROW.values())} if dtype.is_float else _INTEGER)[op]
         types = (dtype,) * len(inspect.signature(build).parameters)
     operands = [
         code.over(format_of(kind), lanes).argument(name)

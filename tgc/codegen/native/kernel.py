@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Address, Addresses, Position, numbers
-from tgc.codegen.native.functions import BELOW, IN_TWO, InTwo, call_name, function_type
+from tgc.codegen.native.functions import IN_TWO, NARROW, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import (
     cast,
     constant,
@@ -23,7 +23,7 @@ from tgc.codegen.native.instructions import (
 from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
 from tgc.codegen.native.loops import inside, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
-from tgc.codegen.native.signs import Named, named, never_positive
+from tgc.codegen.native.signs import Named, has_less_to_do, named
 from tgc.errors import Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
@@ -42,6 +42,7 @@ from tgc.kernel.ir import (
     Reduce,
     Store,
 )
+from tgc.kernel.walk import gathered, index_axes
 
 VECTOR_BYTES = 128
 Needed = tuple[str, DType, int]
@@ -474,9 +475,7 @@ class _Writer:
             return self._in_two(s, IN_TWO[s.op], args, scope)
         dtype = function_type(s.op, args[0].dtype)
         if dtype is not None:
-            op = s.op
-            if op in BELOW and never_positive(s.args[0], self.made):
-                op = BELOW[op]
+            op = NARROW[s.op] if has_less_to_do(s.op, s.args[0], self.made) else s.op
             self.needed.add((op, dtype, lanes))
             args = [cast(self.f, "operand", a, dtype) for a in args]
             passed = ", ".join(map(str, args))
@@ -504,13 +503,18 @@ class _Writer:
         """The part that other operations share, unless it is there already, and the other."""
         f, lanes = self.f, args[0].lanes
         args = [cast(f, "operand", a, dtypes.int64) for a in args]
-        key = (parts.dear, self._around(s.args[0], parts.bits), *s.args[1:])
+        source = self._around(s.args[0], parts.bits)
+        key = (parts.dear, source, *s.args[1:])
         piece = vector(register_type(s.dtype), lanes)
         if key not in scope.shared:
-            self.needed.add((parts.dear, dtypes.int64, lanes))
+            all_of = [cast(f, "operand", self._operand(source, scope), dtypes.int64), *args[1:]]
+            same = all(self._operand(a, scope).lanes == 1 for a in s.args[1:])
+            dear = parts.run if same and self._counts_up(source, scope) else parts.dear
+            self.needed.add((dear, dtypes.int64, lanes))
             kind = f"{{ {', '.join([piece] * parts.count)} }}"
-            name = call_name(parts.dear, dtypes.int64, lanes)
-            all_ = f.put(parts.dear, f"call {kind} {name}({', '.join(map(str, args))})")
+            name = call_name(dear, dtypes.int64, lanes)
+            passed = ", ".join(str(spread(f, a, lanes)) for a in all_of)
+            all_ = f.put(parts.dear, f"call {kind} {name}({passed})")
             scope.shared[key] = [
                 f.put(f"{parts.dear}.{k}", f"extractvalue {kind} {all_}, {k}")
                 for k in range(parts.count)
@@ -519,6 +523,15 @@ class _Writer:
         passed = ", ".join([str(args[0]), *(f"{piece} {text}" for text in scope.shared[key])])
         name = call_name(parts.pick, dtypes.int64, lanes)
         return Value(f.put(s.name, f"call {piece} {name}({passed})"), s.dtype, lanes)
+
+    def _counts_up(self, operand: Operand, scope: _Scope) -> bool:
+        """Whether neighbouring lanes hold neighbouring integers."""
+        made = self.made.get(operand) if isinstance(operand, str) else None
+        if not isinstance(made, Iota) or made.dtype is not dtypes.int64 or gathered(made.index):
+            return False
+        steps = [c for t, c in made.index.terms if t == scope.axis]
+        rest = tuple(item for item in made.index.terms if item[0] != scope.axis)
+        return steps == [1] and scope.axis not in index_axes(Index(rest))
 
     def _around(self, operand: Operand, bits: int) -> Operand:
         """What an operand was before its last bits were set or cleared."""

@@ -1,14 +1,17 @@
-"""What is known of the sign of a value: where an operand is never positive, a function may have less to do.
+"""What is known of the sign and the size of a value: for some operands a function has less to do.
 
 NaN counts as either sign. What the rules say holds after rounding too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
+from tgc.codegen.native.functions import NARROW
+from tgc.codegen.native.trigonometry import FAR
 from tgc.kernel.ir import Const, Iota, Kernel, Load, Op, Operand, Reduce
 from tgc.kernel.walk import statements
 
@@ -20,10 +23,62 @@ _NEVER_NEGATIVE = frozenset(
 _OF_BOTH = frozenset({"add", "mul", "div", "minimum", "hypot"})
 _DEPTH = 8  # of operations looked at
 
+Interval: TypeAlias = tuple[float, float]
+
 
 def named(kernel: Kernel) -> dict[str, Named]:
     """What makes each value of a kernel."""
     return {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Named)}
+
+
+def has_less_to_do(op: str, operand: Operand, made: Mapping[str, Named]) -> bool:
+    """Whether the function of `functions.NARROW` may stand for the operation on this operand."""
+    if op not in NARROW:
+        return False
+    if op == "exp":
+        return never_positive(operand, made)
+    found = interval(operand, made)
+    if found is None:
+        return False
+    # Halved and doubled: the ends of an interval are not rounded.
+    if op == "log":
+        return 2.0**-125 <= found[0] and found[1] <= 2.0**127
+    return 2 * max(map(abs, found)) <= min(FAR.values())
+
+
+def interval(operand: Operand, made: Mapping[str, Named], depth: int = _DEPTH) -> Interval | None:
+    """The least and the greatest value, but for roundings, of what is never NaN nor infinite; None: not known."""
+    if isinstance(operand, Const):
+        value = operand.value
+        known = isinstance(value, int | float) and math.isfinite(value)
+        return (float(value), float(value)) if known else None  # type: ignore[arg-type]
+    s = made.get(operand)
+    if not isinstance(s, Op) or depth == 0:
+        return None
+    if s.op == "and" and s.dtype.kind == "int":
+        masks = [a.value for a in s.args if isinstance(a, Const) and isinstance(a.value, int)]
+        return (0.0, float(masks[0])) if masks and masks[0] >= 0 else None
+    parts = [interval(a, made, depth - 1) for a in s.args]
+    ends = _ENDS.get(s.op)
+    if ends is None or any(p is None for p in parts):
+        return None
+    found = ends(*(p for p in parts if p is not None))
+    limit = 2.0**100 if s.dtype.is_float else 2.0 ** (8 * s.dtype.itemsize - 1) - 1
+    fits = s.dtype.kind in ("float", "int") and max(map(abs, found)) <= limit
+    return found if fits else None
+
+
+def _of_product(a: Interval, b: Interval) -> Interval:
+    products = [x * y for x in a for y in b]
+    return min(products), max(products)
+
+
+_ENDS: dict[str, Callable[..., Interval]] = {
+    "cast": lambda a: a,
+    "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    "mul": _of_product,
+}
 
 
 def never_positive(operand: Operand, made: Mapping[str, Named], depth: int = _DEPTH) -> bool:

@@ -118,27 +118,34 @@ def minus_multiple(x: Value, n: Value, factor: float) -> Value:
     return x
 
 
-def sin(x: Value) -> Value:
-    """(-1)**n sin(|x| - n pi), with the sign of x."""
+def sin_near(x: Value) -> Value:
+    """(-1)**n sin(|x| - n pi), with the sign of x; of |x| <= FAR."""
     magic = x.code.format.magic
     a = x.absolute()
     shifted = a.fma(1 / math.pi, magic)
     near = _alternating(a, shifted, shifted - magic)
-    near = (near ^ (x.as_bits() & -(1 << (x.code.format.bits - 1)))).as_float()
-    return x.code.rarely(
-        a > FAR[x.code.format.bits], near, "sin.far", [x], partial(far, name="sin")
-    )
+    return (near ^ (x.as_bits() & -(1 << (x.code.format.bits - 1)))).as_float()
 
 
-def cos(x: Value) -> Value:
-    """(-1)**(n + 1) sin(|x| - (n + 1/2) pi)."""
+def cos_near(x: Value) -> Value:
+    """(-1)**(n + 1) sin(|x| - (n + 1/2) pi), of |x| <= FAR."""
     magic = x.code.format.magic
     a = x.absolute()
     shifted = a.fma(1 / math.pi, -0.5) + (magic + 1.0)
-    near = _alternating(a, shifted, shifted - (magic + 1.0) + 0.5).as_float()
-    return x.code.rarely(
-        a > FAR[x.code.format.bits], near, "cos.far", [x], partial(far, name="cos")
-    )
+    return _alternating(a, shifted, shifted - (magic + 1.0) + 0.5).as_float()
+
+
+def sin(x: Value) -> Value:
+    return _or_far(x, sin_near(x), "sin")
+
+
+def cos(x: Value) -> Value:
+    return _or_far(x, cos_near(x), "cos")
+
+
+def _or_far(x: Value, near: Value, name: str) -> Value:
+    is_far = x.absolute() > FAR[x.code.format.bits]
+    return x.code.rarely(is_far, near, f"{name}.far", [x], partial(far, name=name))
 
 
 def _alternating(x: Value, shifted: Value, n: Value) -> Value:
@@ -163,9 +170,7 @@ def tan(x: Value) -> Value:
     shifted = x.fma(2 / math.pi, form.magic)
     sine, cosine = sin_cos(minus_multiple(x, shifted - form.magic, 0.5))
     near = keep_tiny(x, _tangent(shifted.as_bits(), sine, cosine))
-    return x.code.rarely(
-        x.absolute() > FAR[form.bits], near, "tan.far", [x], partial(far, name="tan")
-    )
+    return _or_far(x, near, "tan")
 
 
 def _tangent(n: Value, sine: Value, cosine: Value) -> Value:

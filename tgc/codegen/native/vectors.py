@@ -366,7 +366,7 @@ class Code:
         ]
 
     def _any(self, mask: Value) -> str:
-        if self.lanes == 1:
+        if mask.code.lanes == 1:
             return mask.text
         reduce = f"@llvm.vector.reduce.or.v{self.lanes}i1"
         self.declared.add(f"declare i1 {reduce}({mask.type})")
