@@ -45,8 +45,12 @@ def sum_line(x):
 
 
 def fold_columns(ufunc, x):
-    """Fold the last axis and keep it; short rows transposed, for which numpy's loop is faster."""
-    if 1 < x.shape[1] <= 64 and x.shape[0] > 64:
+    """Fold the last axis and keep it; short rows by pairs, or transposed, in longer loops."""
+    rows = x.shape[0]
+    while 1 < x.shape[1] <= 128 and x.shape[1] % 2 == 0 and rows > 64 and x.flags.c_contiguous:
+        line = x.reshape(-1)
+        x = ufunc(line[::2], line[1::2]).reshape(rows, -1)
+    if 1 < x.shape[1] <= 64 and rows > 64:
         return ufunc.reduce(x.T.copy(), axis=0)[:, None]
     return ufunc.reduce(x, axis=1, keepdims=True)
 
@@ -96,7 +100,7 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     label = label[:, None]
     k = np.arange(cols)
     cols_i64 = np.array(cols, np.int64)
-    i_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
+    i_step = -(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols)
 
     def blocks(first, last):
         t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
@@ -125,7 +129,9 @@ def cross_entropy_kernel_1(out, total_partial, cols, rows):
 @quiet
 def cross_entropy(logits, label):
     rows, cols = logits.shape
-    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
+    programs = -(
+        -rows // (-(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols))
+    )
     out = np.empty((), np.float32)
     where = empty(rows, np.float32)
     row_sum = empty(rows, np.float32)

@@ -133,7 +133,7 @@ def layer_norm_backward_kernel_0(
     sqrt = sqrt[:, None]
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)
+    r_step = -(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols)
 
     def blocks(first, last):
         t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
@@ -159,7 +159,7 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
     # d_weight = sum(g * (centred * (1 / sqrt)), axis=0)
     # d_bias = sum(g, axis=0)
     i_step = -(
-        -131072 // (-(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols))))
+        -131072 // (-(-rows // (-(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols))))
     )
     if cols <= i_step:
         layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bias_partial)
@@ -178,7 +178,9 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
 @quiet
 def layer_norm_backward(x, weight, div, sqrt, g):
     rows, cols = x.shape
-    programs = -(-rows // (-(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols)))
+    programs = -(
+        -rows // (-(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols))
+    )
     d_x = empty((rows, cols), np.float32)
     d_weight = empty(cols, np.float32)
     d_bias = empty(cols, np.float32)

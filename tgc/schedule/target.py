@@ -16,8 +16,8 @@ class Target:
         tile: elements a program works on at once.
         row: longest extent a program holds whole (a longer one is looped over).
         whole: largest tensor whose full reduction may be followed by its use in one program.
-        split: fewest elements of a split axis per program: each program writes as many partial results as one element
-            has, so these must be few beside what is read.
+        split: fewest elements of a split axis per program (for numpy in whole blocks): each program writes as many
+            partial results as one element has, so these must be few beside what is read.
         unroll: rows so short are written out by the backend, for their exact length;
             for numpy only beside many elements.
         programs: at most so many partial results per reduction; a function of the sizes, never of the chip, so that
@@ -43,6 +43,7 @@ NUMPY = Target(
     row=1 << 20,
     whole=1 << 17,
     programs=64,
+    split=8,
     unroll=4,
 )
 

@@ -60,7 +60,8 @@ def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
         return cdiv(extent, target.programs)
     if isinstance(extent, int) and isinstance(block, int):
         return max(block, -(-extent // (target.programs * block)) * block)
-    return cdiv(extent, target.programs * block) * block
+    few = cdiv(target.split, block) - 1 if target.backend == "numpy" else 0
+    return (cdiv(extent, target.programs * block) + few) * block
 
 
 @dataclass
@@ -212,7 +213,11 @@ def _place_axes(
         scratch = any(isinstance(s, Op) for s in flat.body) or target.backend != "numpy"
         extent, block = flat.axes[split], budget.left(None if scratch else 4 * budget.tile)
         size = split_size(extent, block, target)
-        if target.split > 1 and facts.at_most(extent, target.split * target.programs):
+        if (
+            target.split > 1
+            and target.backend != "numpy"
+            and facts.at_most(extent, target.split * target.programs)
+        ):
             size = max(target.split, block) if isinstance(block, int) else target.split
         chosen[split] = Axis(split, extent, "loop", block, size)
     return chosen, looped
