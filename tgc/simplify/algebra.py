@@ -130,6 +130,28 @@ RULES: tuple[Rule, ...] = (
     Rule("where not", "where(not(a), b, c)", "where(a, c, b)", "bits", kinds=ALL),
     Rule("where in where", "where(a, where(a, b, c), d)", "where(a, b, d)", "bits", kinds=ALL),
     Rule("where else where", "where(a, b, where(a, c, d))", "where(a, b, d)", "bits", kinds=ALL),
+    Rule(
+        "sum of masked",
+        "add(where(a, b, 0), where(a, c, 0))",
+        "where(a, add(b, c), 0)",
+        "bits",
+        kinds=ALL,
+    ),
+    Rule(
+        "sum of masked else",
+        "add(where(a, 0, b), where(a, 0, c))",
+        "where(a, 0, add(b, c))",
+        "bits",
+        kinds=ALL,
+    ),
+    # adding 0 makes 0 of -0, as before
+    Rule(
+        "sum of branches",
+        "add(where(a, b, 0), where(a, 0, c))",
+        "add(where(a, b, c), 0)",
+        "bits",
+        kinds=ALL,
+    ),
     Rule("max same", "maximum(a, a)", "a", "bits", kinds=ALL),
     Rule("min same", "minimum(a, a)", "a", "bits", kinds=ALL),
     Rule("relu of relu", "relu(relu(a))", "relu(a)", "bits", kinds=NUMBERS),

@@ -308,6 +308,13 @@ RULES: tuple[Rule, ...] = (
     Rule("x*sigmoid", "div(a, add(1, exp(b)))", "mul(a, sigmoid(neg(b)))", "regroup"),
     Rule("k*x/y", "div(mul(k, a), b)", "mul(k, div(a, b))", "regroup", _scale),
     Rule(
+        "sum of masked k*x",
+        "add(where(a, b, 0), mul(k, where(a, c, 0)))",
+        "where(a, add(b, mul(k, c)), 0)",
+        "bits",
+        _scale,
+    ),
+    Rule(
         "where of k*x or 0", "where(a, mul(k, b), 0)", "mul(k, where(a, b, 0))", "regroup", _scale
     ),
     Rule(
