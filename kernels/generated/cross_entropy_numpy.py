@@ -56,7 +56,7 @@ def fold_columns(ufunc, x):
 
 
 def cross_entropy_kernel_0_block(
-    logits, label, where, row_sum, total_partial, k, t0, flag0, k0, i_lo, i_hi, cols_i64, cols
+    logits, label, where, row_sum, total_partial, logits_flat, t0, i_lo, i_hi, cols_i64, cols
 ):
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     partial = c_0[()]
@@ -67,8 +67,7 @@ def cross_entropy_kernel_0_block(
         t0_i = t0[:i1 - i0]
         row_sum_i = row_sum[i0:i1]
         label_i = label[i0:i1]
-        flag0_i = flag0[:i1 - i0]
-        k0_i = k0[:i1 - i0]
+        i = np.arange(i0, i1)[:, None]
         max_ = fold_columns(np.maximum, logits_i)
         isinf = np.isinf(max_)
         select(-np.asarray(isinf, np.int32), c_0, max_, where_i)
@@ -81,10 +80,12 @@ def cross_entropy_kernel_0_block(
         lt = np.less(label_i, c_0_i64)
         add_1 = np.add(label_i, cols_i64)
         where_2 = np.where(lt, add_1, label_i)
-        np.equal(k, where_2, out=flag0_i)
-        fill_bits(flag0_i, k0_i)
-        select_or_zero(k0_i, logits_i, t0_i)
-        logits_value_1 = np.einsum("rc->r", t0_i)[:, None]
+        logits_value_1_low = np.greater_equal(where_2, c_0_i64)
+        logits_value_1_high = np.less(where_2, cols_i64)
+        logits_value_1_inside = np.bitwise_and(logits_value_1_low, logits_value_1_high)
+        logits_value_1 = np.where(
+            logits_value_1_inside, logits_flat.take(i * cols + where_2, mode="clip"), c_0
+        )
         # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
         sub_1 = np.subtract(add, logits_value_1)
         partial = np.add(partial, np.add.reduce(sub_1, axis=None))
@@ -95,26 +96,24 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     # where = where(isinf(max(logits, axis=1)), 0, max(logits, axis=1))
     # row_sum = sum(exp(logits - where), axis=1)
     # total_partial = sum(where + log(row_sum) - chosen, axis=0)
+    logits_flat = logits.reshape(-1)
     where = where[:, None]
     row_sum = row_sum[:, None]
     label = label[:, None]
-    k = np.arange(cols)
     cols_i64 = np.array(cols, np.int64)
     i_step = -(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols)
 
     def blocks(first, last):
         t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
-        flag0 = empty((min(rows, -(-131072 // cols)), cols), np.bool_)
-        k0 = empty((min(rows, -(-131072 // cols)), cols), np.int32)
         for i_program in range(first, last):
             i_lo = i_program * i_step
             i_hi = min(i_lo + i_step, rows)
             cross_entropy_kernel_0_block(
-                logits, label, where, row_sum, total_partial[i_program, ...], k, t0, flag0, k0,
-                i_lo, i_hi, cols_i64, cols
+                logits, label, where, row_sum, total_partial[i_program, ...], logits_flat, t0, i_lo,
+                i_hi, cols_i64, cols
             )
 
-    parallel(blocks, -(-rows // i_step), 1 + 294000 // (i_step * cols))
+    parallel(blocks, -(-rows // i_step), 1 + 333000 // (i_step * cols))
 
 
 def cross_entropy_kernel_1(out, total_partial, cols, rows):
