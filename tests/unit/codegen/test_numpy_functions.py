@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tgc
-from tgc.codegen.numpy.functions import fold_columns, fold_rows, normal, philox, sum_line
+from tgc.codegen.numpy.functions import fold_columns, fold_rows, normal, philox, sign, sum_line
 
 
 @pytest.mark.parametrize("cols", [0, 1, 7, 64, 65, 1500])
@@ -85,3 +85,13 @@ def test_two_bounds_are_one_call(low: float, high: float, calls: int) -> None:
     source = bounded.lower(x).source
     assert source.count(" clip(") == calls and "np.maximum(" not in source
     np.testing.assert_array_equal(bounded(x), np.minimum(np.maximum(x, low), high) * x)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_signs(dtype: type) -> None:
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.array([0.0, -0.0, tiny, -tiny, 1e-30, -2.0, 3e38, -np.inf, np.inf, np.nan], dtype)
+    wanted = np.sign(x)
+    np.testing.assert_array_equal(sign(x, out=np.empty_like(x)), wanted)
+    np.testing.assert_array_equal(sign(x, out=x), wanted)

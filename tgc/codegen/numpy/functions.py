@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-empty = np.empty  # in an emitted module, on recycled memory
+# In an emitted module memory is recycled.
+empty, clip = np.empty, np._core.umath.clip  # type: ignore[attr-defined]
 
 
 def philox_counters(at: Any, stream: Any, seed: Any) -> Any:
@@ -122,6 +123,16 @@ def normal(at: Any, stream: Any, seed: Any, out: Any = None) -> Any:
     return draws_at(draws, places, at, out)
 
 
+def sign(x: Any, out: Any = None) -> Any:
+    """As np.sign, which branches: in place that takes ten times as long."""
+    if out is None or out.dtype != np.float32:
+        return np.sign(x, out=out)
+    large, one = np.float32(2.0**100), np.float32(1)
+    np.multiply(x, large, out=out)
+    np.multiply(out, large, out=out)  # now the smallest denormal is more than 1 too
+    return clip(out, -one, one, out=out)
+
+
 def fill_bits(condition: Any, out: Any) -> Any:
     """All bits of `out` set where the condition holds, none elsewhere."""
     np.copyto(out, condition)
@@ -183,6 +194,7 @@ _ALL = (
     draws_at,
     philox,
     normal,
+    sign,
     fill_bits,
     select,
     select_or_zero,
