@@ -279,14 +279,19 @@ def version() -> str:
     """
     digest = hashlib.sha256()
     top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for folder, folders, names in os.walk(top):
-        folders[:] = sorted(f for f in folders if f != "__pycache__")
-        for name in sorted(names):
-            if name.endswith(".py"):
-                status = os.stat(os.path.join(folder, name))
+    folders = [top]
+    while folders:
+        here = folders.pop()
+        with os.scandir(here) as scan:
+            files = sorted(scan, key=lambda file: file.name)
+        for file in files:
+            if file.name.endswith(".py"):
+                status = file.stat()
                 digest.update(
-                    f"{folder[len(top) :]}/{name} {status.st_size} {status.st_mtime_ns}\n".encode()
+                    f"{file.path[len(top) :]} {status.st_size} {status.st_mtime_ns}\n".encode()
                 )
+            elif "." not in file.name and file.name != "__pycache__" and file.is_dir():
+                folders.append(file.path)
     return digest.hexdigest()
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -44,7 +43,8 @@ def unavailable() -> str | None:
     """Why native code cannot be made here, or None."""
     if find_spec("llvmlite") is None:
         return 'llvmlite is not installed (pip install "tgc[cpu]")'
-    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # As the manual of free-threaded CPython says; sysconfig takes milliseconds to know the same.
+    if sys.implementation.name != "cpython" or "free-threading" in sys.version:
         return "it knows the array objects of CPython with the interpreter lock alone"
     import llvmlite.binding as llvm
 
