@@ -38,13 +38,13 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i
         t1_i = t1[:i1 - i0]
         target_i = target[i0:i1]
         clip(logit_i, c_0, c_inf, out=t0_i)
-        np.absolute(logit_i, out=t1_i)
-        np.negative(t1_i, out=t1_i)
-        np.exp(t1_i, out=t1_i)
-        np.log1p(t1_i, out=t1_i)
-        np.add(t0_i, t1_i, out=t1_i)
-        np.multiply(logit_i, target_i, out=t0_i)
-        np.subtract(t1_i, t0_i, out=t0_i)
+        np.absolute(logit_i, t1_i)
+        np.negative(t1_i, t1_i)
+        np.exp(t1_i, t1_i)
+        np.log1p(t1_i, t1_i)
+        np.add(t0_i, t1_i, t1_i)
+        np.multiply(logit_i, target_i, t0_i)
+        np.subtract(t1_i, t0_i, t0_i)
         partial = np.add(partial, sum_line(t0_i))
     total_partial[...] = partial
 
@@ -76,25 +76,30 @@ def bce_with_logits_kernel_1(out, total_partial, n):
 
 
 @quiet
-def bce_with_logits(logit, target):
-    n = logit.shape[0]
+def bce_with_logits(logit, target, n=None, empty=empty):
+    if n is None:
+        n = logit.shape[0]
     programs = -(-n // (131072 * -(-n // 8388608)))
-    out = np.empty((), np.float32)
+    out = empty((), np.float32)
     total_partial = empty(programs, np.float32)
     bce_with_logits_kernel_0(logit, target, total_partial, n)
     bce_with_logits_kernel_1(out, total_partial, n)
     return (out,)
 
 
+bce_with_logits.sizes = ('n',)
+bce_with_logits.allocates = True
+
+
 def bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n_f32):
     # definitions.py:66: return tgc.mean(tgc.log(1.0 + tgc.exp(logit)) - tgc.stop_gradient(target) * logit)
     div = np.divide(g, n_f32)
-    np.negative(logit, out=d_logit)
-    np.exp(d_logit, out=d_logit)
-    np.add(d_logit, c_1, out=d_logit)
-    np.divide(c_1, d_logit, out=d_logit)
-    np.subtract(d_logit, target, out=d_logit)
-    np.multiply(div, d_logit, out=d_logit)
+    np.negative(logit, d_logit)
+    np.exp(d_logit, d_logit)
+    np.add(d_logit, c_1, d_logit)
+    np.divide(c_1, d_logit, d_logit)
+    np.subtract(d_logit, target, d_logit)
+    np.multiply(div, d_logit, d_logit)
 
 
 def bce_with_logits_backward_kernel(logit, target, g, d_logit, n):
@@ -115,11 +120,16 @@ def bce_with_logits_backward_kernel(logit, target, g, d_logit, n):
 
 
 @quiet
-def bce_with_logits_backward(logit, target, g):
-    n = logit.shape[0]
+def bce_with_logits_backward(logit, target, g, n=None, empty=empty):
+    if n is None:
+        n = logit.shape[0]
     d_logit = empty(n, np.float32)
     bce_with_logits_backward_kernel(logit, target, g, d_logit, n)
     return (d_logit,)
+
+
+bce_with_logits_backward.sizes = ('n',)
+bce_with_logits_backward.allocates = True
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def cross_entropy_kernel_0_block(
         max_ = fold_columns(np.maximum, logits_i)
         isinf = np.isinf(max_)
         select(-np.asarray(isinf, np.int32), c_0, max_, where_i)
-        np.subtract(logits_i, where_i, out=t0_i)
-        np.exp(t0_i, out=t0_i)
+        np.subtract(logits_i, where_i, t0_i)
+        np.exp(t0_i, t0_i)
         row_sum_i[...] = np.einsum("rc->r", t0_i)[:, None]
         log = np.log(row_sum_i)
         add = np.add(where_i, log)
@@ -126,18 +126,23 @@ def cross_entropy_kernel_1(out, total_partial, cols, rows):
 
 
 @quiet
-def cross_entropy(logits, label):
-    rows, cols = logits.shape
+def cross_entropy(logits, label, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = logits.shape
     programs = -(
         -rows // (-(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols))
     )
-    out = np.empty((), np.float32)
+    out = empty((), np.float32)
     where = empty(rows, np.float32)
     row_sum = empty(rows, np.float32)
     total_partial = empty(programs, np.float32)
     cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, rows)
     cross_entropy_kernel_1(out, total_partial, cols, rows)
     return (out, where, row_sum)
+
+
+cross_entropy.sizes = ('rows', 'cols')
+cross_entropy.allocates = True
 
 
 def cross_entropy_backward_kernel_block(
@@ -147,7 +152,7 @@ def cross_entropy_backward_kernel_block(
     lt = np.less(label, c_0_i64)
     add = np.add(label, cols_i64)
     where_1 = np.where(lt, add, label)
-    np.equal(c, where_1, out=flag0)
+    np.equal(c, where_1, flag0)
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     div = np.divide(g, rows_f32)
     neg = np.negative(div)
@@ -155,12 +160,12 @@ def cross_entropy_backward_kernel_block(
     fill_bits(flag0, k0)
     select_or_zero(k0, neg, d_logits)
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
-    np.subtract(logits, where, out=t0)
-    np.exp(t0, out=t0)
+    np.subtract(logits, where, t0)
+    np.exp(t0, t0)
     div_1 = np.divide(div, row_sum)
-    np.multiply(t0, div_1, out=t0)
+    np.multiply(t0, div_1, t0)
     # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-    np.add(d_logits, t0, out=d_logits)
+    np.add(d_logits, t0, d_logits)
 
 
 def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, cols, rows):
@@ -196,11 +201,16 @@ def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, co
 
 
 @quiet
-def cross_entropy_backward(logits, label, where, row_sum, g):
-    rows, cols = logits.shape
+def cross_entropy_backward(logits, label, where, row_sum, g, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = logits.shape
     d_logits = empty((rows, cols), np.float32)
     cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, cols, rows)
     return (d_logits,)
+
+
+cross_entropy_backward.sizes = ('rows', 'cols')
+cross_entropy_backward.allocates = True
 
 
 if __name__ == "__main__":

@@ -35,26 +35,26 @@ c_1_12838_1 = np.array(1.128379225730896, np.float32)
 
 def gelu_kernel_block(x, out, t0, t1, t2):
     # definitions.py:22: return 0.5 * x * (1.0 + tgc.erf(x / math.sqrt(2.0)))
-    np.multiply(c_0_5, x, out=out)
-    np.divide(x, c_1_41421, out=t0)
+    np.multiply(c_0_5, x, out)
+    np.divide(x, c_1_41421, t0)
     clip(t0, c_m4, c_4, out=t1)
-    np.square(t1, out=t1)
-    np.multiply(c_1_41853em07, t1, out=t2)
-    np.subtract(t2, c_5_66849em06, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.add(t2, c_8_76374em05, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.subtract(t2, c_0_000619785, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.subtract(t2, c_0_000191831, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.add(t2, c_0_102769, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.add(t2, c_1_12838, out=t2)
-    np.multiply(t0, t2, out=t2)
-    np.tanh(t2, out=t2)
-    np.add(t2, c_1, out=t2)
-    np.multiply(out, t2, out=out)
+    np.square(t1, t1)
+    np.multiply(c_1_41853em07, t1, t2)
+    np.subtract(t2, c_5_66849em06, t2)
+    np.multiply(t1, t2, t2)
+    np.add(t2, c_8_76374em05, t2)
+    np.multiply(t1, t2, t2)
+    np.subtract(t2, c_0_000619785, t2)
+    np.multiply(t1, t2, t2)
+    np.subtract(t2, c_0_000191831, t2)
+    np.multiply(t1, t2, t2)
+    np.add(t2, c_0_102769, t2)
+    np.multiply(t1, t2, t2)
+    np.add(t2, c_1_12838, t2)
+    np.multiply(t0, t2, t2)
+    np.tanh(t2, t2)
+    np.add(t2, c_1, t2)
+    np.multiply(out, t2, out)
 
 
 def gelu_kernel(x, out, cols, rows):
@@ -80,41 +80,46 @@ def gelu_kernel(x, out, cols, rows):
 
 
 @quiet
-def gelu(x):
-    rows, cols = x.shape
+def gelu(x, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     out = empty((rows, cols), np.float32)
     gelu_kernel(x, out, cols, rows)
     return (out,)
 
 
+gelu.sizes = ('rows', 'cols')
+gelu.allocates = True
+
+
 def gelu_backward_kernel_block(x, g, d_x, t0, t1, t2):
     # definitions.py:22: return 0.5 * x * (1.0 + tgc.erf(x / math.sqrt(2.0)))
-    np.divide(x, c_1_41421, out=d_x)
-    np.square(d_x, out=t0)
-    np.negative(t0, out=t0)
-    np.exp(t0, out=t0)
-    np.multiply(c_1_12838_1, t0, out=t0)
-    np.multiply(d_x, t0, out=t0)
+    np.divide(x, c_1_41421, d_x)
+    np.square(d_x, t0)
+    np.negative(t0, t0)
+    np.exp(t0, t0)
+    np.multiply(c_1_12838_1, t0, t0)
+    np.multiply(d_x, t0, t0)
     clip(d_x, c_m4, c_4, out=t1)
-    np.square(t1, out=t1)
-    np.multiply(c_1_41853em07, t1, out=t2)
-    np.subtract(t2, c_5_66849em06, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.add(t2, c_8_76374em05, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.subtract(t2, c_0_000619785, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.subtract(t2, c_0_000191831, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.add(t2, c_0_102769, out=t2)
-    np.multiply(t1, t2, out=t2)
-    np.add(t2, c_1_12838, out=t2)
-    np.multiply(d_x, t2, out=d_x)
-    np.tanh(d_x, out=d_x)
-    np.add(d_x, c_1, out=d_x)
-    np.add(t0, d_x, out=d_x)
-    np.multiply(g, d_x, out=d_x)
-    np.multiply(c_0_5, d_x, out=d_x)
+    np.square(t1, t1)
+    np.multiply(c_1_41853em07, t1, t2)
+    np.subtract(t2, c_5_66849em06, t2)
+    np.multiply(t1, t2, t2)
+    np.add(t2, c_8_76374em05, t2)
+    np.multiply(t1, t2, t2)
+    np.subtract(t2, c_0_000619785, t2)
+    np.multiply(t1, t2, t2)
+    np.subtract(t2, c_0_000191831, t2)
+    np.multiply(t1, t2, t2)
+    np.add(t2, c_0_102769, t2)
+    np.multiply(t1, t2, t2)
+    np.add(t2, c_1_12838, t2)
+    np.multiply(d_x, t2, d_x)
+    np.tanh(d_x, d_x)
+    np.add(d_x, c_1, d_x)
+    np.add(t0, d_x, d_x)
+    np.multiply(g, d_x, d_x)
+    np.multiply(c_0_5, d_x, d_x)
 
 
 def gelu_backward_kernel(x, g, d_x, cols, rows):
@@ -143,11 +148,16 @@ def gelu_backward_kernel(x, g, d_x, cols, rows):
 
 
 @quiet
-def gelu_backward(x, g):
-    rows, cols = x.shape
+def gelu_backward(x, g, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     d_x = empty((rows, cols), np.float32)
     gelu_backward_kernel(x, g, d_x, cols, rows)
     return (d_x,)
+
+
+gelu_backward.sizes = ('rows', 'cols')
+gelu_backward.allocates = True
 
 
 if __name__ == "__main__":

@@ -24,16 +24,16 @@ c_1_59577 = np.array(1.5957691669464111, np.float32)
 
 def gelu_tanh_kernel_block(x, out):
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
-    np.multiply(c_0_044715, x, out=out)
-    np.multiply(x, out, out=out)
-    np.multiply(x, out, out=out)
-    np.add(x, out, out=out)
+    np.multiply(c_0_044715, x, out)
+    np.multiply(x, out, out)
+    np.multiply(x, out, out)
+    np.add(x, out, out)
     # definitions.py:28: return 0.5 * x * (1.0 + tgc.tanh(inner))
-    np.multiply(c_m1_59577, out, out=out)
-    np.exp(out, out=out)
-    np.add(out, c_1, out=out)
-    np.divide(c_1, out, out=out)
-    np.multiply(x, out, out=out)
+    np.multiply(c_m1_59577, out, out)
+    np.exp(out, out)
+    np.add(out, c_1, out)
+    np.divide(c_1, out, out)
+    np.multiply(x, out, out)
 
 
 def gelu_tanh_kernel(x, out, cols, rows):
@@ -53,42 +53,47 @@ def gelu_tanh_kernel(x, out, cols, rows):
 
 
 @quiet
-def gelu_tanh(x):
-    rows, cols = x.shape
+def gelu_tanh(x, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     out = empty((rows, cols), np.float32)
     gelu_tanh_kernel(x, out, cols, rows)
     return (out,)
 
 
+gelu_tanh.sizes = ('rows', 'cols')
+gelu_tanh.allocates = True
+
+
 def gelu_tanh_backward_kernel_block(x, g, d_x, t0, t1, t2, t3):
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
-    np.multiply(c_0_044715, x, out=d_x)
-    np.multiply(x, d_x, out=t0)
-    np.multiply(x, t0, out=t1)
-    np.add(x, t1, out=t1)
+    np.multiply(c_0_044715, x, d_x)
+    np.multiply(x, d_x, t0)
+    np.multiply(x, t0, t1)
+    np.add(x, t1, t1)
     # definitions.py:28: return 0.5 * x * (1.0 + tgc.tanh(inner))
-    np.multiply(c_m1_59577, t1, out=t2)
-    np.exp(t2, out=t2)
-    np.add(t2, c_1, out=t2)
-    np.divide(c_1, t2, out=t2)
-    np.multiply(x, g, out=t3)
-    np.multiply(c_1_59577, t1, out=t1)
-    np.exp(t1, out=t1)
-    np.add(t1, c_1, out=t1)
-    np.divide(c_1, t1, out=t1)
+    np.multiply(c_m1_59577, t1, t2)
+    np.exp(t2, t2)
+    np.add(t2, c_1, t2)
+    np.divide(c_1, t2, t2)
+    np.multiply(x, g, t3)
+    np.multiply(c_1_59577, t1, t1)
+    np.exp(t1, t1)
+    np.add(t1, c_1, t1)
+    np.divide(c_1, t1, t1)
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
-    np.multiply(t3, t1, out=t1)
-    np.multiply(c_1_59577, t1, out=t1)
-    np.add(g, t1, out=t3)
-    np.multiply(t0, t1, out=t0)
-    np.add(t3, t0, out=t0)
-    np.multiply(x, t1, out=t1)
-    np.multiply(d_x, t1, out=d_x)
-    np.add(t0, d_x, out=d_x)
-    np.multiply(x, t1, out=t1)
-    np.multiply(c_0_044715, t1, out=t1)
-    np.add(d_x, t1, out=d_x)
-    np.multiply(t2, d_x, out=d_x)
+    np.multiply(t3, t1, t1)
+    np.multiply(c_1_59577, t1, t1)
+    np.add(g, t1, t3)
+    np.multiply(t0, t1, t0)
+    np.add(t3, t0, t0)
+    np.multiply(x, t1, t1)
+    np.multiply(d_x, t1, d_x)
+    np.add(t0, d_x, d_x)
+    np.multiply(x, t1, t1)
+    np.multiply(c_0_044715, t1, t1)
+    np.add(d_x, t1, d_x)
+    np.multiply(t2, d_x, d_x)
 
 
 def gelu_tanh_backward_kernel(x, g, d_x, cols, rows):
@@ -120,11 +125,16 @@ def gelu_tanh_backward_kernel(x, g, d_x, cols, rows):
 
 
 @quiet
-def gelu_tanh_backward(x, g):
-    rows, cols = x.shape
+def gelu_tanh_backward(x, g, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     d_x = empty((rows, cols), np.float32)
     gelu_tanh_backward_kernel(x, g, d_x, cols, rows)
     return (d_x,)
+
+
+gelu_tanh_backward.sizes = ('rows', 'cols')
+gelu_tanh_backward.allocates = True
 
 
 if __name__ == "__main__":

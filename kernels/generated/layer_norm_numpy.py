@@ -36,19 +36,19 @@ def fold_rows(ufunc, x):
 def layer_norm_kernel_block(x, weight, bias, out, div, sqrt, cols_f32):
     # definitions.py:44: mean = tgc.mean(x, axis=-1, keepdims=True)
     sum_ = np.einsum("rc->r", x)[:, None]
-    np.divide(sum_, cols_f32, out=div)
+    np.divide(sum_, cols_f32, div)
     # definitions.py:45: centred = x - mean
-    np.subtract(x, div, out=out)
+    np.subtract(x, div, out)
     # definitions.py:46: variance = tgc.mean(centred * centred, axis=-1, keepdims=True)
     sum_1 = np.vecdot(out, out)[:, None]
     div_2 = np.divide(sum_1, cols_f32)
     # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
     add = np.add(div_2, c_1em05)
-    np.sqrt(add, out=sqrt)
+    np.sqrt(add, sqrt)
     div_3 = np.divide(c_1, sqrt)
-    np.multiply(out, div_3, out=out)
-    np.multiply(weight, out, out=out)
-    np.add(bias, out, out=out)
+    np.multiply(out, div_3, out)
+    np.multiply(weight, out, out)
+    np.add(bias, out, out)
 
 
 def layer_norm_kernel(x, weight, bias, out, div, sqrt, cols, rows):
@@ -74,13 +74,18 @@ def layer_norm_kernel(x, weight, bias, out, div, sqrt, cols, rows):
 
 
 @quiet
-def layer_norm(x, weight, bias):
-    rows, cols = x.shape
+def layer_norm(x, weight, bias, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     out = empty((rows, cols), np.float32)
     div = empty(rows, np.float32)
     sqrt = empty(rows, np.float32)
     layer_norm_kernel(x, weight, bias, out, div, sqrt, cols, rows)
     return (out, div, sqrt)
+
+
+layer_norm.sizes = ('rows', 'cols')
+layer_norm.allocates = True
 
 
 def layer_norm_backward_kernel_0_block(
@@ -100,16 +105,16 @@ def layer_norm_backward_kernel_0_block(
         t0_r = t0[:r1 - r0]
         t1_r = t1[:r1 - r0]
         div_1 = np.divide(c_1, sqrt_r)
-        np.multiply(weight, g_r, out=d_x_r)
+        np.multiply(weight, g_r, d_x_r)
         # definitions.py:45: centred = x - mean
-        np.subtract(x_r, div_r, out=t0_r)
+        np.subtract(x_r, div_r, t0_r)
         # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
-        np.multiply(t0_r, div_1, out=t0_r)
+        np.multiply(t0_r, div_1, t0_r)
         sum_ = np.vecdot(d_x_r, t0_r)[:, None]
         # definitions.py:46: variance = tgc.mean(centred * centred, axis=-1, keepdims=True)
         div_2 = np.divide(sum_, cols_f32)
-        np.multiply(t0_r, div_2, out=t1_r)
-        np.subtract(d_x_r, t1_r, out=t1_r)
+        np.multiply(t0_r, div_2, t1_r)
+        np.subtract(d_x_r, t1_r, t1_r)
         # definitions.py:45: centred = x - mean
         sum_1 = np.einsum("rc->r", d_x_r)[:, None]
         mul_4 = np.multiply(c_0, div_r)
@@ -118,8 +123,8 @@ def layer_norm_backward_kernel_0_block(
         sub_1 = np.subtract(sum_1, mul_5)
         # definitions.py:44: mean = tgc.mean(x, axis=-1, keepdims=True)
         div_4 = np.divide(sub_1, cols_f32)
-        np.subtract(t1_r, div_4, out=d_x_r)
-        np.multiply(div_1, d_x_r, out=d_x_r)
+        np.subtract(t1_r, div_4, d_x_r)
+        np.multiply(div_1, d_x_r, d_x_r)
         np.add(d_weight_partial, np.einsum("rc,rc->c", g_r, t0_r), out=d_weight_partial)
         np.add(d_bias_partial, fold_rows(np.add, g_r), out=d_bias_partial)
 
@@ -176,8 +181,9 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
 
 
 @quiet
-def layer_norm_backward(x, weight, div, sqrt, g):
-    rows, cols = x.shape
+def layer_norm_backward(x, weight, div, sqrt, g, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     programs = -(
         -rows // (-(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols))
     )
@@ -191,6 +197,10 @@ def layer_norm_backward(x, weight, div, sqrt, g):
     )
     layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_partial, cols, rows)
     return (d_x, d_weight, d_bias)
+
+
+layer_norm_backward.sizes = ('rows', 'cols')
+layer_norm_backward.allocates = True
 
 
 if __name__ == "__main__":

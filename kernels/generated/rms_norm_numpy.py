@@ -39,9 +39,9 @@ def rms_norm_kernel_block(x, weight, out, div, cols_f32):
     div_1 = np.divide(sum_, cols_f32)
     add = np.add(div_1, c_1em05)
     sqrt = np.sqrt(add)
-    np.divide(c_1, sqrt, out=div)
-    np.multiply(x, div, out=out)
-    np.multiply(weight, out, out=out)
+    np.divide(c_1, sqrt, div)
+    np.multiply(x, div, out)
+    np.multiply(weight, out, out)
 
 
 def rms_norm_kernel(x, weight, out, div, cols, rows):
@@ -63,12 +63,17 @@ def rms_norm_kernel(x, weight, out, div, cols, rows):
 
 
 @quiet
-def rms_norm(x, weight):
-    rows, cols = x.shape
+def rms_norm(x, weight, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     out = empty((rows, cols), np.float32)
     div = empty(rows, np.float32)
     rms_norm_kernel(x, weight, out, div, cols, rows)
     return (out, div)
+
+
+rms_norm.sizes = ('rows', 'cols')
+rms_norm.allocates = True
 
 
 def rms_norm_backward_kernel_0_block(
@@ -84,13 +89,13 @@ def rms_norm_backward_kernel_0_block(
         div_r = div[r0:r1]
         t0_r = t0[:r1 - r0]
         t1_r = t1[:r1 - r0]
-        np.multiply(weight, g_r, out=d_x_r)
-        np.multiply(x_r, div_r, out=t0_r)
+        np.multiply(weight, g_r, d_x_r)
+        np.multiply(x_r, div_r, t0_r)
         sum_ = np.vecdot(d_x_r, t0_r)[:, None]
         div_1 = np.divide(sum_, cols_f32)
-        np.multiply(t0_r, div_1, out=t1_r)
-        np.subtract(d_x_r, t1_r, out=d_x_r)
-        np.multiply(div_r, d_x_r, out=d_x_r)
+        np.multiply(t0_r, div_1, t1_r)
+        np.subtract(d_x_r, t1_r, d_x_r)
+        np.multiply(div_r, d_x_r, d_x_r)
         np.add(d_weight_partial, np.einsum("rc,rc->c", g_r, t0_r), out=d_weight_partial)
 
 
@@ -137,8 +142,9 @@ def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
 
 
 @quiet
-def rms_norm_backward(x, weight, div, g):
-    rows, cols = x.shape
+def rms_norm_backward(x, weight, div, g, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     programs = -(
         -rows // (-(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols))
     )
@@ -148,6 +154,10 @@ def rms_norm_backward(x, weight, div, g):
     rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, rows)
     rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows)
     return (d_x, d_weight)
+
+
+rms_norm_backward.sizes = ('rows', 'cols')
+rms_norm_backward.allocates = True
 
 
 if __name__ == "__main__":

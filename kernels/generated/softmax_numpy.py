@@ -33,12 +33,12 @@ def fold_columns(ufunc, x):
 def softmax_kernel_block(x, out):
     # definitions.py:38: shifted = tgc.exp(x - tgc.max(x, axis=-1, keepdims=True))
     max_ = fold_columns(np.maximum, x)
-    np.subtract(x, max_, out=out)
-    np.exp(out, out=out)
+    np.subtract(x, max_, out)
+    np.exp(out, out)
     # definitions.py:39: return shifted / tgc.sum(shifted, axis=-1, keepdims=True)
     sum_ = np.einsum("rc->r", out)[:, None]
     div = np.divide(c_1, sum_)
-    np.multiply(out, div, out=out)
+    np.multiply(out, div, out)
 
 
 def softmax_kernel(x, out, cols, rows):
@@ -57,18 +57,23 @@ def softmax_kernel(x, out, cols, rows):
 
 
 @quiet
-def softmax(x):
-    rows, cols = x.shape
+def softmax(x, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = x.shape
     out = empty((rows, cols), np.float32)
     softmax_kernel(x, out, cols, rows)
     return (out,)
 
 
+softmax.sizes = ('rows', 'cols')
+softmax.allocates = True
+
+
 def softmax_backward_kernel_block(out, g, d_x):
     # definitions.py:39: return shifted / tgc.sum(shifted, axis=-1, keepdims=True)
     sum_ = np.vecdot(g, out)[:, None]
-    np.subtract(g, sum_, out=d_x)
-    np.multiply(out, d_x, out=d_x)
+    np.subtract(g, sum_, d_x)
+    np.multiply(out, d_x, d_x)
 
 
 def softmax_backward_kernel(out, g, d_x, cols, rows):
@@ -87,11 +92,16 @@ def softmax_backward_kernel(out, g, d_x, cols, rows):
 
 
 @quiet
-def softmax_backward(out, g):
-    rows, cols = out.shape
+def softmax_backward(out, g, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = out.shape
     d_x = empty((rows, cols), np.float32)
     softmax_backward_kernel(out, g, d_x, cols, rows)
     return (d_x,)
+
+
+softmax_backward.sizes = ('rows', 'cols')
+softmax_backward.allocates = True
 
 
 if __name__ == "__main__":

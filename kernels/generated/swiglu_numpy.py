@@ -21,12 +21,12 @@ c_1 = np.array(1.0, np.float32)
 
 def swiglu_kernel_block(gate, value, out):
     # definitions.py:33: return gate / (1.0 + tgc.exp(-gate)) * value
-    np.negative(gate, out=out)
-    np.exp(out, out=out)
-    np.add(out, c_1, out=out)
-    np.divide(c_1, out, out=out)
-    np.multiply(gate, out, out=out)
-    np.multiply(value, out, out=out)
+    np.negative(gate, out)
+    np.exp(out, out)
+    np.add(out, c_1, out)
+    np.divide(c_1, out, out)
+    np.multiply(gate, out, out)
+    np.multiply(value, out, out)
 
 
 def swiglu_kernel(gate, value, out, cols, rows):
@@ -47,29 +47,34 @@ def swiglu_kernel(gate, value, out, cols, rows):
 
 
 @quiet
-def swiglu(gate, value):
-    rows, cols = gate.shape
+def swiglu(gate, value, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = gate.shape
     out = empty((rows, cols), np.float32)
     swiglu_kernel(gate, value, out, cols, rows)
     return (out,)
 
 
+swiglu.sizes = ('rows', 'cols')
+swiglu.allocates = True
+
+
 def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0):
     # definitions.py:33: return gate / (1.0 + tgc.exp(-gate)) * value
-    np.negative(gate, out=d_gate)
-    np.exp(d_gate, out=d_gate)
-    np.add(d_gate, c_1, out=d_gate)
-    np.divide(c_1, d_gate, out=d_value)
-    np.multiply(gate, g, out=d_gate)
-    np.exp(gate, out=t0)
-    np.add(t0, c_1, out=t0)
-    np.divide(c_1, t0, out=t0)
-    np.multiply(d_gate, t0, out=d_gate)
-    np.add(g, d_gate, out=d_gate)
-    np.multiply(value, d_gate, out=d_gate)
-    np.multiply(d_value, d_gate, out=d_gate)
-    np.multiply(gate, d_value, out=d_value)
-    np.multiply(g, d_value, out=d_value)
+    np.negative(gate, d_gate)
+    np.exp(d_gate, d_gate)
+    np.add(d_gate, c_1, d_gate)
+    np.divide(c_1, d_gate, d_value)
+    np.multiply(gate, g, d_gate)
+    np.exp(gate, t0)
+    np.add(t0, c_1, t0)
+    np.divide(c_1, t0, t0)
+    np.multiply(d_gate, t0, d_gate)
+    np.add(g, d_gate, d_gate)
+    np.multiply(value, d_gate, d_gate)
+    np.multiply(d_value, d_gate, d_gate)
+    np.multiply(gate, d_value, d_value)
+    np.multiply(g, d_value, d_value)
 
 
 def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows):
@@ -97,12 +102,17 @@ def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows):
 
 
 @quiet
-def swiglu_backward(gate, value, g):
-    rows, cols = gate.shape
+def swiglu_backward(gate, value, g, rows=None, cols=None, empty=empty):
+    if rows is None:
+        rows, cols = gate.shape
     d_gate = empty((rows, cols), np.float32)
     d_value = empty((rows, cols), np.float32)
     swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows)
     return (d_gate, d_value)
+
+
+swiglu_backward.sizes = ('rows', 'cols')
+swiglu_backward.allocates = True
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 from tgc.errors import UnsupportedOpError
 from tgc.ir.sizes import evaluate
-from tgc.runtime.program import Pair, Program, bind, known_sizes
+from tgc.runtime.program import Pair, Program, bind, known
 from tgc.runtime.steps import AS_IT_IS, Lines, function, tuple_text
 from tgc.runtime.tensors import (
     any_into_host,
@@ -113,9 +113,9 @@ class Call:
         outputs = [f"o{k}" for k in range(len(self.program.outputs))]
         saved = [f"s{i}" for i in range(self.saved)]
         host = self.pair.forward
-        sizes, addresses = known_sizes(host, self.sizes, self.size)
+        told, addresses = known(host, self.program, self.sizes, self.size)
         given = [body.convert(c[a], v) for c, a, v in zip(self.into, addresses, inputs)]
-        body.call(_placed(host, self.device), given, outputs + saved, sizes)
+        body.call(_placed(host, self.device), given, outputs + saved, told)
         for name, slot in zip(outputs, self.program.outputs):
             how = out_of_host(slot.dtype, slot.shape, self.target)
             if how is not AS_IT_IS:
@@ -170,10 +170,10 @@ class Call:
             body.say(f"({', '.join(saved)},) = ctx.saved_tensors")
         keeps, host = self.pair.keeps, self.pair.backward
         assert host is not None, "an output has a derivative"
-        sizes, addresses = known_sizes(host, self.sizes, len(keeps))
+        told, addresses = known(host, self.program, self.sizes, len(keeps))
         given = [self._argument(body, kind, i, a) for (kind, i), a in zip(keeps, addresses)]
         results = [f"r{j}" for j in range(len(self.targets))]
-        body.call(_placed(host, self.device), given, results, sizes)
+        body.call(_placed(host, self.device), given, results, told)
         grads = ["None"] * (1 + self.size)
         for i, result in zip(self.targets, results):
             slot = self.program.inputs[i]
@@ -290,10 +290,10 @@ def write_call(
     target = target_of(device, backend)
     sizes = bind(program.inputs, values)
     host = program.value(target, sizes).run
-    known, addresses = known_sizes(host, sizes, len(values))
+    told, addresses = known(host, program, sizes, len(values))
     into = [into_host(v, target, address=a) for v, a in zip(values, addresses)]
     given = [body.convert(c, place) for c, place in zip(into, places)]
-    body.call(_placed(host, device), given, results, known)
+    body.call(_placed(host, device), given, results, told)
     out = [out_of_host(slot.dtype, slot.shape, target) for slot in program.outputs]
     return [body.convert(c, r) for c, r in zip(out, results)]
 

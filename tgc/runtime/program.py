@@ -8,15 +8,19 @@ derived. For each target it holds its executables, one per regime of sizes, for 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from tgc.errors import ShapeError
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import Graph, Shape
 from tgc.ir.sizes import Atom, Dim, FloorDiv, Guard, PowerOfTwo, Size, evaluate
+from tgc.runtime import memory
 from tgc.runtime.build import function_of
 from tgc.runtime.cache import Entry, cache, key_of
 from tgc.trace.guards import plain
@@ -30,6 +34,10 @@ class Slot:
 
     dtype: DType
     shape: Shape
+
+    def nbytes(self, sizes: Mapping[str, int]) -> int:
+        """Bytes at these sizes."""
+        return self.dtype.itemsize * math.prod(evaluate(dim, sizes) for dim in self.shape)
 
 
 @dataclass(frozen=True)
@@ -242,17 +250,23 @@ def bind(slots: Sequence[Slot], values: Sequence[Any]) -> dict[str, int]:
     return sizes
 
 
-def known_sizes(
-    host: Host, sizes: Mapping[str, int], count: int
-) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """The sizes a host function can be told after its `count` inputs, and which inputs may then be addresses.
+def known(
+    host: Host, program: Program, sizes: Mapping[str, int], count: int
+) -> tuple[tuple[Any, ...], tuple[bool, ...]]:
+    """What a host function of a program can be told after its `count` inputs, and which inputs may then be addresses.
 
-    Both are attributes of functions that can: `sizes`, the symbols, and `addresses`.
+    Attributes of functions that can be told say so: `sizes`, the symbols, `addresses`, and `allocates`: it takes the
+    function that it makes its arrays with.
     """
     names = getattr(host, "sizes", None)
     if names is None or any(name not in sizes for name in names):
         return (), (False,) * count
-    return tuple(sizes[name] for name in names), host.addresses  # type: ignore[attr-defined]
+    told: tuple[Any, ...] = tuple(sizes[name] for name in names)
+    if getattr(host, "allocates", False):
+        slots = (*program.inputs, *program.outputs)
+        small = all(slot.nbytes(sizes) < memory.LEAST for slot in slots)
+        told += (np.empty if small else memory.empty,)
+    return told, getattr(host, "addresses", (False,) * count)
 
 
 def holds(guards: Sequence[Guard], sizes: Mapping[str, int]) -> bool:

@@ -18,7 +18,7 @@ from tgc import trees
 from tgc.ir.nodes import Graph, Leaf, Node
 from tgc.runtime import autograd, seeds
 from tgc.runtime.donation import count_writes, keep_apart
-from tgc.runtime.program import Program, bind, known_sizes
+from tgc.runtime.program import Program, bind, known
 from tgc.runtime.steps import AS_IT_IS, Convert, Lines, function, leaf_names
 from tgc.runtime.tensors import into_host, is_tensor, target_of
 
@@ -115,7 +115,7 @@ def runner_of(
         if outputs:
             sizes = bind(program.inputs, values)
             host = program.value(target, sizes).run
-            body.call(host, given, outputs, known_sizes(host, sizes, len(values))[0])
+            body.call(host, given, outputs, known(host, program, sizes, len(values))[0])
     elif outputs:
         outputs = autograd.write_call(body, program, values, places, backend)
         finish = [_FROM_TENSOR[kind] for kind in results.containers]

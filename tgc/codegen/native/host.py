@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from tgc.codegen.naming import Names, returned, size_operand, size_text, written_back
 from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.numpy.constants import dtype_text
-from tgc.codegen.numpy.host import _bind, _name_counts, _shape, _symbols, emit_matmul
+from tgc.codegen.numpy.host import (
+    _name_counts,
+    _shape,
+    _symbols,
+    attributes,
+    bind,
+    emit_matmul,
+    optional,
+    told,
+)
 from tgc.codegen.numpy.lines import define
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, product
@@ -25,7 +34,7 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
     """The source of `plan.name`; `launched` maps the position of each launch to its kernel.
 
     After the inputs, the function takes the sizes, if they are known; then those inputs that `addresses` tells may be
-    the addresses of contiguous memory.
+    the addresses of contiguous memory. Last comes what it allocates its memory with, if it does.
     """
     names = module_names.child()
     buffers = {
@@ -34,12 +43,8 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
     }
     used = _symbols(plan)
     sizes = {b.name: names.new(b.name) for b in plan.bindings if b.name in used}
-    lines = _bind(plan, buffers, sizes)
-    given = [b.name for b in plan.bindings if b.name in used]
-    if any(b.stride and b.name in used for b in plan.bindings):
-        given = []
-    elif lines:
-        lines = [f"if {sizes[given[0]]} is None:", *(f"    {line}" for line in lines)]
+    given = told(plan, used)
+    lines = bind(plan, buffers, sizes, given)
     counts = _name_counts(plan, names, sizes)
     lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
     for b in plan.buffers:
@@ -58,11 +63,12 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
     lines += written_back(plan, buffers, "{0}[...] = {1}")
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
-    params = [buffers[i] for i in plan.inputs] + [f"{sizes[name]}=None" for name in given]
-    text = define(plan.name, params, lines)
+    text = define(
+        plan.name, [*(buffers[i] for i in plan.inputs), *optional(plan, given, sizes)], lines
+    )
     if len(given) == len(sizes):
         addresses = tuple(name not in _held(plan) for name in plan.inputs)
-        text += f"\n\n{plan.name}.sizes = {tuple(given)!r}\n{plan.name}.addresses = {addresses!r}\n"
+        text += "\n\n" + attributes(plan, given, addresses)
     return text
 
 

@@ -1,6 +1,6 @@
 """What numpy lacks or does slowly: functions that an emitted module defines.
 
-Operations are called as ufuncs are, with `out=`. The text below is what is emitted, of which FUNCTIONS holds each
+Operations are called as ufuncs are, the output last. The text below is what is emitted, of which FUNCTIONS holds each
 function.
 """
 

@@ -9,11 +9,8 @@ from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Dim, product, symbols
+from tgc.ir.sizes import Dim, symbols
 from tgc.kernel.ir import Binding, Buffer, Launch, Matmul, Plan
-
-FEW = 1 << 13
-"""Elements that no dtype makes so large an array that its memory is worth recycling."""
 
 
 def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) -> str:
@@ -25,11 +22,12 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
     }
     used = _symbols(plan)
     sizes = {b.name: names.new(b.name) for b in plan.bindings if b.name in used}
+    given = told(plan, used)
     lines = [
         f"{buffers[b.name]} = np.array({buffers[b.name]}, {dtype_text(b.dtype)})"
         for b in _scalars(plan)
     ]
-    lines += _bind(plan, buffers, sizes)
+    lines += bind(plan, buffers, sizes, given)
     counts = _name_counts(plan, names, sizes)
     lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
     for b in plan.buffers:
@@ -37,9 +35,7 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
             lines.append(f"{buffers[b.name]} = {buffers[b.alias]}")
         elif b.role not in ("in", "scalar"):
             shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
-            count = product(b.shape)
-            new = "np.empty" if isinstance(count, int) and count < FEW else "empty"
-            lines.append(f"{buffers[b.name]} = {new}({shape}, {dtype_text(b.dtype)})")
+            lines.append(f"{buffers[b.name]} = empty({shape}, {dtype_text(b.dtype)})")
     for position, step in enumerate(plan.steps):
         if isinstance(step, Launch):
             kernel = step.kernel
@@ -50,8 +46,52 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
     lines += written_back(plan, buffers, "{0}[...] = {1}")
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
-    params = [buffers[i] for i in plan.inputs]
-    return "@quiet\n" + define(plan.name, params, lines)
+    params = [*(buffers[i] for i in plan.inputs), *optional(plan, given, sizes)]
+    text = "@quiet\n" + define(plan.name, params, lines)
+    if len(given) == len(sizes):
+        text += "\n\n" + attributes(plan, given)
+    return text
+
+
+# --- what a host function may be told -------------------------------------------------------------------------------
+
+
+def told(plan: Plan, used: set[str]) -> list[str]:
+    """The sizes the function takes behind its inputs, where the caller knows them: all it speaks of, or none."""
+    bindings = [b for b in plan.bindings if b.name in used]
+    return [] if any(b.stride for b in bindings) else [b.name for b in bindings]
+
+
+def bind(
+    plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str], given: list[str]
+) -> list[str]:
+    """Read the sizes off the inputs, where they are not given."""
+    lines = _bind(plan, buffers, sizes)
+    if not given:
+        return lines
+    return [f"if {sizes[given[0]]} is None:", *(f"    {line}" for line in lines)]
+
+
+def optional(plan: Plan, given: list[str], sizes: Mapping[str, str]) -> list[str]:
+    """The parameters behind the inputs: sizes, and what allocates memory."""
+    return [
+        *(f"{sizes[name]}=None" for name in given),
+        *(["empty=empty"] if _allocates(plan) else []),
+    ]
+
+
+def attributes(plan: Plan, given: list[str], addresses: tuple[bool, ...] = ()) -> str:
+    """What the runtime is told of a host function: see `tgc.runtime.program.known`."""
+    found: dict[str, object] = {"sizes": tuple(given)}
+    if addresses:
+        found["addresses"] = addresses
+    if _allocates(plan):
+        found["allocates"] = True
+    return "".join(f"{plan.name}.{name} = {value!r}\n" for name, value in found.items())
+
+
+def _allocates(plan: Plan) -> bool:
+    return any(b.alias is None and b.role not in ("in", "scalar") for b in plan.buffers)
 
 
 def _name_counts(plan: Plan, names: Names, sizes: Mapping[str, str]) -> dict[Dim, str]:
