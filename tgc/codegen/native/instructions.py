@@ -132,9 +132,9 @@ def _inverse(divisor: float, dtype: DType) -> tuple[float, ...]:
         return ()
     kind: type[np.float32 | np.float64] = np.float32 if dtype.itemsize == 4 else np.float64
     tiny = float(np.finfo(kind).tiny)
-    value = float(kind(divisor))
-    if not 4 * tiny < abs(value) < 1 / (4 * tiny):
+    if not 4 * tiny < abs(divisor) < 1 / (4 * tiny):
         return ()
+    value = float(kind(divisor))
     exact = 1 / Fraction(abs(value))
     high = kind(float(exact))
     if Fraction(float(high)) > exact:
