@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from tgc.codegen.naming import Names, module_title
 from tgc.codegen.numpy.constants import Constants
 from tgc.codegen.numpy.functions import FUNCTIONS, calls, functions_in
-from tgc.codegen.numpy.host import emit_host
+from tgc.codegen.numpy.host import Host, emit_host
 from tgc.codegen.numpy.kernel import emit_kernel
 from tgc.codegen.numpy.prelude import RUNTIME, prelude
 from tgc.ir import dtypes
@@ -16,6 +17,10 @@ from tgc.kernel.ir import Kernel, Launch, Plan
 
 PRIMITIVES = frozenset({"cast", *(spec.name for spec in OPS.values() if spec.numpy is not None)})
 """The operations this backend renders itself; all others must have been expanded."""
+
+
+def _launch(launched: Mapping[int, str], position: int, args: list[str], host: Host) -> list[str]:
+    return [f"{launched[position]}({', '.join(args)})"]
 
 
 def emit(plans: Sequence[Plan]) -> str:
@@ -49,7 +54,9 @@ def emit(plans: Sequence[Plan]) -> str:
                 known.append((step.kernel, name))
                 functions.append(emit_kernel(step.kernel, name, constants, names))
             launched[position] = name
-        functions.append(emit_host(plan, names, launched))
+        scalars = [n for n in plan.inputs if plan.buffer(n).role == "scalar"]
+        host = emit_host(plan, names, partial(_launch, launched), prepare=scalars)
+        functions.append(f"@quiet\n{host}")
     functions = [*functions_in("\n".join(functions)), *functions]
     body = "\n\n".join(functions)
     head = ["import numpy as np"]

@@ -1,8 +1,12 @@
-"""The host function of a plan: sizes from the inputs, fresh outputs, kernels and library products in order."""
+"""The host function of a plan: sizes from the inputs, fresh outputs, kernels and library products in order.
+
+It is Python over numpy arrays for every engine of the CPU; they differ in how a kernel is called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tgc.codegen.naming import Names, returned, size_text, written_back
 from tgc.codegen.numpy.constants import dtype_text
@@ -10,11 +14,39 @@ from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim, symbols
-from tgc.kernel.ir import Binding, Buffer, Launch, Matmul, Plan
+from tgc.kernel.ir import Binding, Launch, Matmul, Plan
 
 
-def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) -> str:
-    """The source of `plan.name`; `kernel_names` maps the position of each launch to its kernel's function."""
+@dataclass(frozen=True)
+class Host:
+    """The plan of a host function and the names it uses: of its buffers, of its sizes, and new ones."""
+
+    plan: Plan
+    names: Names
+    buffers: Mapping[str, str]
+    sizes: Mapping[str, str]
+
+
+Launcher = Callable[[int, list[str], Host], list[str]]
+"""The lines that run the launch at a position of the plan with these arguments: its buffers, then its sizes."""
+
+
+def emit_host(
+    plan: Plan,
+    module_names: Names,
+    launch: Launcher,
+    *,
+    prepare: Sequence[str] = (),
+    addresses: tuple[bool, ...] = (),
+) -> str:
+    """The source of `plan.name`: of an engine whose kernels `launch` calls.
+
+    After the inputs the function takes the sizes, if they are known, and last what it allocates memory with, if any.
+
+    Args:
+        prepare: scalar inputs that become arrays first.
+        addresses: which inputs may be the addresses of contiguous memory, if any may.
+    """
     names = module_names.child()
     buffers = {
         b: names.new(b)
@@ -22,12 +54,12 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
     }
     used = _symbols(plan)
     sizes = {b.name: names.new(b.name) for b in plan.bindings if b.name in used}
-    given = told(plan, used)
+    given = _told(plan, used)
     lines = [
-        f"{buffers[b.name]} = np.array({buffers[b.name]}, {dtype_text(b.dtype)})"
-        for b in _scalars(plan)
+        f"{buffers[name]} = np.array({buffers[name]}, {dtype_text(plan.buffer(name).dtype)})"
+        for name in prepare
     ]
-    lines += bind(plan, buffers, sizes, given)
+    lines += _bind(plan, buffers, sizes, given)
     counts = _name_counts(plan, names, sizes)
     lines += [f"{name} = {size_text(d, sizes)}" for d, name in counts.items()]
     for b in plan.buffers:
@@ -36,43 +68,44 @@ def emit_host(plan: Plan, module_names: Names, kernel_names: Mapping[int, str]) 
         elif b.role not in ("in", "scalar"):
             shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
             lines.append(f"{buffers[b.name]} = empty({shape}, {dtype_text(b.dtype)})")
+    host = Host(plan, names, buffers, sizes)
     for position, step in enumerate(plan.steps):
         if isinstance(step, Launch):
             kernel = step.kernel
             args = [*(buffers[b.name] for b in kernel.buffers), *(sizes[s] for s in kernel.sizes)]
-            lines.append(f"{kernel_names[position]}({', '.join(args)})")
+            lines += launch(position, args, host)
         else:
-            lines.append(emit_matmul(step, plan, buffers))
+            lines.append(_matmul(step, plan, buffers))
     lines += written_back(plan, buffers, "{0}[...] = {1}")
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
-    params = [*(buffers[i] for i in plan.inputs), *optional(plan, given, sizes)]
-    text = "@quiet\n" + define(plan.name, params, lines)
+    params = [*(buffers[i] for i in plan.inputs), *_optional(plan, given, sizes)]
+    text = define(plan.name, params, lines)
     if len(given) == len(sizes):
-        text += "\n\n" + attributes(plan, given)
+        text += "\n\n" + _attributes(plan, given, addresses)
     return text
 
 
 # --- what a host function may be told -------------------------------------------------------------------------------
 
 
-def told(plan: Plan, used: set[str]) -> list[str]:
+def _told(plan: Plan, used: set[str]) -> list[str]:
     """The sizes the function takes behind its inputs, where the caller knows them: all it speaks of, or none."""
     bindings = [b for b in plan.bindings if b.name in used]
     return [] if any(b.stride for b in bindings) else [b.name for b in bindings]
 
 
-def bind(
+def _bind(
     plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str], given: list[str]
 ) -> list[str]:
     """Read the sizes off the inputs, where they are not given."""
-    lines = _bind(plan, buffers, sizes)
+    lines = _read_sizes(plan, buffers, sizes)
     if not given:
         return lines
     return [f"if {sizes[given[0]]} is None:", *(f"    {line}" for line in lines)]
 
 
-def optional(plan: Plan, given: list[str], sizes: Mapping[str, str]) -> list[str]:
+def _optional(plan: Plan, given: list[str], sizes: Mapping[str, str]) -> list[str]:
     """The parameters behind the inputs: sizes, and what allocates memory."""
     return [
         *(f"{sizes[name]}=None" for name in given),
@@ -80,7 +113,7 @@ def optional(plan: Plan, given: list[str], sizes: Mapping[str, str]) -> list[str
     ]
 
 
-def attributes(plan: Plan, given: list[str], addresses: tuple[bool, ...] = ()) -> str:
+def _attributes(plan: Plan, given: list[str], addresses: tuple[bool, ...]) -> str:
     """What the runtime is told of a host function: see `tgc.runtime.program.known`."""
     found: dict[str, object] = {"sizes": tuple(given)}
     if addresses:
@@ -104,10 +137,6 @@ def _name_counts(plan: Plan, names: Names, sizes: Mapping[str, str]) -> dict[Dim
     return found
 
 
-def _scalars(plan: Plan) -> list[Buffer]:
-    return [b for b in plan.buffers if b.role == "scalar" and b.name in plan.inputs]
-
-
 def _symbols(plan: Plan) -> set[str]:
     """The sizes the host function speaks of."""
     found: set[str] = set()
@@ -125,7 +154,7 @@ def _shape(texts: list[str]) -> str:
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
-def _bind(plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:
+def _read_sizes(plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:
     """Read sizes off the inputs: a whole shape at once where all of it is wanted."""
     lines: list[str] = []
     by_buffer: dict[str, list[Binding]] = {}
@@ -150,7 +179,7 @@ def _bind(plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str]) -> l
 # --- products -------------------------------------------------------------------------------------------------------
 
 
-def emit_matmul(step: Matmul, plan: Plan, buffers: Mapping[str, str]) -> str:
+def _matmul(step: Matmul, plan: Plan, buffers: Mapping[str, str]) -> str:
     """One library product, by np.matmul where it is one, else by einsum."""
     inputs, _, output = step.subscripts.replace(" ", "").partition("->")
     left, right = inputs.split(",")
