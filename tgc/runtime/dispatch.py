@@ -25,6 +25,7 @@ from tgc import trees
 from tgc.runtime.build import module_of
 from tgc.runtime.cache import Entry, key_of
 from tgc.runtime.captures import Get, Guards, Same, Scalar, getter_of
+from tgc.runtime.collection import paused
 from tgc.runtime.donation import check_donated
 from tgc.runtime.guarded import MISS, Guarded, Prepared, guarded
 from tgc.runtime.program import Compiler, Program, Slot, shape_of
@@ -140,7 +141,7 @@ class Dispatcher:
         leaves += [get() for get in self._captures]
         entry = self._memo.get(self._key(leaves, definition, args, kwargs))
         if entry is None:
-            with self._lock:
+            with self._lock, paused():
                 key = self._key(leaves, definition, args, kwargs)
                 entry = self._memo.get(key) or self._prepare(args, kwargs, leaves, definition)
         leaves = leaves[:given] + [get() for get in self._captures]
