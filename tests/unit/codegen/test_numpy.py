@@ -6,6 +6,7 @@ Fresh memory is poisoned: `np.empty` returns NaN (or a large integer), so that w
 from __future__ import annotations
 
 import ast
+import cProfile
 import sys
 import threading
 import time
@@ -574,20 +575,9 @@ def test_emission_is_quick() -> None:
         renamed(softmax_persistent().plan, "forward"),
         renamed(layer_norm_backward().plan, "backward"),
     ]
-    emit(plans)
-    calls = 0
-
-    def count(_frame: object, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        emit(plans)
-    finally:
-        sys.setprofile(before)
-    assert 0 < calls < 10_000
+    profile = cProfile.Profile(builtins=False)
+    profile.runcall(emit, plans)
+    assert 0 < sum(entry.callcount for entry in profile.getstats()) < 10_000
 
 
 def test_a_small_call_costs_little(rng: np.random.Generator) -> None:
