@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from tgc.runtime.arrays import alike
 from tgc.runtime.captures import Get
 from tgc.runtime.steps import Lines, function, leaf_names, tuple_text
 from tgc.runtime.tensors import is_tensor, torch_mode
@@ -142,16 +143,26 @@ class _Unguarded(Exception):
 def _leaves(body: Lines, names: Sequence[str], leaves: Sequence[Any], call: Prepared) -> None:
     """Lines that compare leaves with those the call was prepared for."""
     tests: list[str] = []
-    tensors = []
+    tensors, arrays = [], []
     for name, leaf in zip(names, leaves):
         static = int(name[1:]) in call.static
         if is_tensor(leaf) and not static:
             tensors.append((name, leaf))
         elif isinstance(leaf, np.ndarray) and not static:
-            tests += _equal(body, name, leaf, ("dtype is", "shape ==", "strides =="))
+            arrays.append((name, leaf))
         else:
             tests += _plain(body, name, leaf, call, static)
-    _refuse(body, [*tests, *_tensors(body, tensors)])
+    _refuse(body, [*tests, *_arrays(body, arrays), *_tensors(body, tensors)])
+
+
+def _arrays(body: Lines, arrays: Sequence[tuple[str, Any]]) -> list[str]:
+    """The tests of arrays: all at once where there is native code for it, else one attribute after the other."""
+    exact = [value for _, value in arrays if type(value) is np.ndarray]
+    check = alike(exact) if exact and len(exact) == len(arrays) else None
+    if check is not None:
+        return [f"{body.bind('alike', check)}({', '.join(name for name, _ in arrays)})"]
+    attributes = ("dtype is", "shape ==", "strides ==")
+    return [test for name, value in arrays for test in _equal(body, name, value, attributes)]
 
 
 def _equal(body: Lines, name: str, leaf: Any, attributes: Sequence[str]) -> list[str]:

@@ -16,17 +16,16 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
-from tgc.runtime.objects import assembly, fill, interpreter, load
+from tgc.runtime import arrays
+from tgc.runtime.objects import assembly, builtin, fill, interpreter, load
 
 Kernel = Callable[..., None]
 
 _DEFINE = re.compile(r"^define void @([\w.]+)\((.*?)\)", re.MULTILINE)
 _STREAMS = re.compile(r"align \d+ ; streams align (\d+)$", re.MULTILINE)
-_METH_FASTCALL = 0x80
 _API = (
     "PyLong_AsLongLong",
     "PyFloat_AsDouble",
@@ -234,32 +233,16 @@ def _wrapper(name: str, parameters: str) -> str:
     return "\n".join(lines)
 
 
-class _MethodDef(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
-
-
-_alive: list[_MethodDef] = []  # as long as the process: functions may be anywhere
-
-
 def _load(text: str) -> dict[str, Kernel]:
-    engine = load(_with_wrappers(text))
+    wrapped = _with_wrappers(text)
+    if arrays.attached():
+        engine = load(wrapped)
+    else:
+        engine = load(wrapped, arrays.TEXT)
+        arrays.attach(engine)
     for name in _API:
         fill(engine, f"api.{name}", interpreter(name))
     for thing in (None, int, np.ndarray, TypeError):
         fill(engine, f"api.{getattr(thing, '__name__', thing)}", id(thing))
-    return {name: _builtin(engine, name) for name, _ in _DEFINE.findall(text)}
-
-
-def _builtin(engine: Any, name: str) -> Kernel:
-    address = engine.get_function_address(f"{name}.call")
-    method = _MethodDef(name.encode(), address, _METH_FASTCALL, None)
-    _alive.append(method)
-    make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p,) * 3
-    function: Kernel = make(ctypes.addressof(method), None, None)
-    return function
+    names = [name for name, _ in _DEFINE.findall(text)]
+    return {name: builtin(name, engine.get_function_address(f"{name}.call")) for name in names}

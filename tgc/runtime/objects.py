@@ -8,22 +8,25 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from tgc.runtime.cache import cache
 
-_alive: list[Any] = []  # engines live as long as the process: functions may be anywhere
+_alive: list[Any] = []  # as long as the process: functions may be anywhere
 _loading = threading.Lock()
+_METH_FASTCALL = 0x80
 
 
-def load(text: str) -> Any:
-    """The execution engine that holds the functions and variables of a module."""
+def load(*texts: str) -> Any:
+    """The execution engine that holds the functions and variables of modules: one engine costs more than a module."""
     import llvmlite.binding as llvm
 
     with _loading:
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
-        engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(text)))
+        for text in texts:
+            engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(text)))
         engine.finalize_object()
         _alive.append(engine)
         return engine
@@ -37,6 +40,36 @@ def interpreter(name: str) -> int:
 def fill(engine: Any, name: str, value: int) -> None:
     """Set a variable of 64 bits."""
     ctypes.c_void_p.from_address(engine.get_global_value_address(name)).value = value
+
+
+def fill_table(engine: Any, name: str, values: Sequence[int]) -> None:
+    """Set a variable of as many times 64 bits."""
+    words = (ctypes.c_void_p * len(values))(*values)
+    ctypes.memmove(engine.get_global_value_address(name), words, ctypes.sizeof(words))
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+def builtin(name: str, address: int, owner: object = None) -> Any:
+    """The built-in function at an address, `PyObject *(owner, PyObject **arguments, Py_ssize_t count)`."""
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype = ctypes.py_object
+    make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    return make(_method(name, address), owner, None)
+
+
+@lru_cache(maxsize=4096)
+def _method(name: str, address: int) -> int:
+    method = _MethodDef(name.encode(), address, _METH_FASTCALL, None)
+    _alive.append(method)
+    return ctypes.addressof(method)
 
 
 def assembly(text: str) -> str:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
 from tgc.errors import ShapeError
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import Graph, Shape
 from tgc.ir.sizes import Atom, Dim, FloorDiv, Guard, PowerOfTwo, Size, evaluate
 from tgc.runtime import memory
+from tgc.runtime.arrays import small_empty
 from tgc.runtime.build import function_of
 from tgc.runtime.cache import Entry, cache, key_of
 from tgc.trace.guards import plain
@@ -265,7 +264,7 @@ def known(
     if getattr(host, "allocates", False):
         slots = (*program.inputs, *program.outputs)
         small = all(slot.nbytes(sizes) < memory.LEAST for slot in slots)
-        told += (np.empty if small else memory.empty,)
+        told += (small_empty() if small else memory.empty,)
     return told, getattr(host, "addresses", (False,) * count)
 
 

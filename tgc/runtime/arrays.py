@@ -1,0 +1,279 @@
+"""What small calls do with arrays, in native code: compare their types with those of an earlier call, make new ones.
+
+To ask three arrays for dtype, shape and strides takes Python longer than to add them. Native code reads the fields of
+the array objects where the interface of C has them; that they are there is looked up before anything is believed.
+The code comes with the first kernels that are loaded; until then, and where no native code can be made, Python asks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tgc.runtime.objects import builtin, fill_table, interpreter
+
+_HEAD = object.__basicsize__
+DATA, _NDIM, _SHAPE, _STRIDES, _DTYPE = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 24, _HEAD + 40
+_ITEMS = tuple.__basicsize__
+_BYTES = bytes.__basicsize__ - 1
+_TYPES = (
+    *(np.float32, np.float64, np.int64, np.int32, np.bool_),
+    *(np.float16, np.int8, np.int16, np.uint8),
+)
+_API = (
+    "Py_IncRef",
+    "PyLong_AsLongLong",
+    "PyErr_Clear",
+    "PyObject_Vectorcall",
+)
+_NEW_FROM_DESCR = 94  # its place in the table of numpy's C functions, which never changes
+
+_attached = False
+_alike = 0  # the address of the comparison, once there is one
+_empty: Callable[..., np.ndarray[Any, Any]] | None = None
+
+
+def alike(values: Sequence[np.ndarray[Any, Any]]) -> Callable[..., bool] | None:
+    """A function of as many objects: whether they are arrays of just these dtypes (by identity), shapes and strides."""
+    if not _alike:
+        return None
+    words = [len(values)]
+    for value in values:
+        words += [id(value.dtype), value.ndim, *value.shape, *value.strides]
+    packed = struct.pack(f"{len(words)}q", *words)
+    made: Callable[..., bool] = builtin("alike", _alike, (packed, *[v.dtype for v in values]))
+    return made
+
+
+def small_empty() -> Callable[..., np.ndarray[Any, Any]]:
+    """`np.empty`, or the same in less time for the shapes and dtypes that emitted code has."""
+    return _empty or np.empty
+
+
+def attach(engine: Any) -> None:
+    """Take the functions of `TEXT` into use, which an engine holds, if objects are as they expect."""
+    global _attached, _alike, _empty
+    _attached = True
+    if not _as_expected():
+        return
+    things = (np.ndarray, int, tuple, True, False, *[x for t in _TYPES for x in (t, np.dtype(t))])
+    table = _numpy_functions()
+    new = [table[_NEW_FROM_DESCR]]
+    fill_table(engine, "arrays.api", [*map(interpreter, _API), *new, *map(id, things), 0])
+    _empty = builtin("empty", engine.get_function_address("empty"), np.empty)
+    _alike = engine.get_function_address("alike")
+
+
+def attached() -> bool:
+    """Whether that has happened."""
+    return _attached
+
+
+def _as_expected() -> bool:
+    """Whether the fields of objects are where native code reads them."""
+    probe = np.zeros((2, 3, 5), np.float32)[:, ::-1]
+    pair, text = (probe, 7), b"\x01\x02\x03\x04\x05\x06\x07\x08"
+
+    def word(at: int) -> int:
+        return ctypes.c_int64.from_address(at).value
+
+    def words(at: int) -> tuple[int, ...]:
+        return tuple((ctypes.c_int64 * 3).from_address(word(at)))
+
+    here = id(probe)
+    return (
+        word(here + _HEAD - 8) == id(np.ndarray)
+        and word(here + DATA) == probe.__array_interface__["data"][0]
+        and ctypes.c_int.from_address(here + _NDIM).value == 3
+        and words(here + _SHAPE) == probe.shape
+        and words(here + _STRIDES) == probe.strides
+        and word(here + _DTYPE) == id(probe.dtype)
+        and (word(id(pair) + _HEAD), word(id(pair) + _ITEMS)) == (2, here)
+        and word(id(text) + _BYTES) == int.from_bytes(text, "little")
+    )
+
+
+def _numpy_functions() -> Any:
+    """The table of numpy's C functions, as modules in C import it."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    capsule = np._core._multiarray_umath._ARRAY_API  # type: ignore[attr-defined]
+    return ctypes.cast(pointer(capsule, None), ctypes.POINTER(ctypes.c_void_p))
+
+
+def _get(name: str) -> str:
+    """The operand of a `load` from the table."""
+    names = (*_API, "PyArray_NewFromDescr", "ndarray", "int", "tuple", "True", "False")
+    return f"ptr, ptr getelementptr (ptr, ptr @arrays.api, i64 {names.index(name)})"
+
+
+TEXT = f"""
+@arrays.api = global [{len(_API) + 6 + 2 * len(_TYPES) + 1} x ptr] zeroinitializer
+
+; Whether the arguments are arrays like those of which %self, a tuple, holds words first: how many; then of each its
+; dtype, number of dimensions, shape and strides.
+define ptr @alike(ptr %self, ptr %arguments, i64 %count) {{
+begin:
+  %packed.at = getelementptr i8, ptr %self, i64 {_ITEMS}
+  %packed = load ptr, ptr %packed.at
+  %number.at = getelementptr i8, ptr %packed, i64 {_BYTES}
+  %number = load i64, ptr %number.at
+  %words = getelementptr i64, ptr %number.at, i64 1
+  %ndarray = load {_get("ndarray")}
+  %right = icmp eq i64 %count, %number
+  br i1 %right, label %next, label %no
+next:
+  %k = phi i64 [ 0, %begin ], [ %k.next, %same ]
+  %expected = phi ptr [ %words, %begin ], [ %following, %same ]
+  %more = icmp slt i64 %k, %count
+  br i1 %more, label %kind, label %yes
+kind:
+  %object.at = getelementptr ptr, ptr %arguments, i64 %k
+  %object = load ptr, ptr %object.at
+  %kind.at = getelementptr i8, ptr %object, i64 {_HEAD - 8}
+  %kind.here = load ptr, ptr %kind.at
+  %array = icmp eq ptr %kind.here, %ndarray
+  br i1 %array, label %type, label %no
+type:
+  %type.at = getelementptr i8, ptr %object, i64 {_DTYPE}
+  %type.here = load i64, ptr %type.at
+  %type.there = load i64, ptr %expected
+  %type.same = icmp eq i64 %type.here, %type.there
+  br i1 %type.same, label %ranks, label %no
+ranks:
+  %rank.at = getelementptr i8, ptr %object, i64 {_NDIM}
+  %rank.int = load i32, ptr %rank.at
+  %rank = sext i32 %rank.int to i64
+  %rank.there.at = getelementptr i64, ptr %expected, i64 1
+  %rank.there = load i64, ptr %rank.there.at
+  %shape.there = getelementptr i64, ptr %expected, i64 2
+  %strides.there = getelementptr i64, ptr %shape.there, i64 %rank
+  %following = getelementptr i64, ptr %strides.there, i64 %rank
+  %shape.at = getelementptr i8, ptr %object, i64 {_SHAPE}
+  %shape = load ptr, ptr %shape.at
+  %strides.at = getelementptr i8, ptr %object, i64 {_STRIDES}
+  %strides = load ptr, ptr %strides.at
+  %rank.same = icmp eq i64 %rank, %rank.there
+  br i1 %rank.same, label %dim, label %no
+dim:
+  %d = phi i64 [ 0, %ranks ], [ %d.next, %stride ]
+  %inside = icmp slt i64 %d, %rank
+  br i1 %inside, label %extent, label %same
+extent:
+  %extent.at = getelementptr i64, ptr %shape, i64 %d
+  %extent.here = load i64, ptr %extent.at
+  %extent.there.at = getelementptr i64, ptr %shape.there, i64 %d
+  %extent.there = load i64, ptr %extent.there.at
+  %extent.same = icmp eq i64 %extent.here, %extent.there
+  br i1 %extent.same, label %stride, label %no
+stride:
+  %d.next = add i64 %d, 1
+  %stride.at = getelementptr i64, ptr %strides, i64 %d
+  %stride.here = load i64, ptr %stride.at
+  %stride.there.at = getelementptr i64, ptr %strides.there, i64 %d
+  %stride.there = load i64, ptr %stride.there.at
+  %stride.same = icmp eq i64 %stride.here, %stride.there
+  br i1 %stride.same, label %dim, label %no
+same:
+  %k.next = add i64 %k, 1
+  br label %next
+yes:
+  %true = load {_get("True")}
+  br label %answer
+no:
+  %false = load {_get("False")}
+  br label %answer
+answer:
+  %result = phi ptr [ %true, %yes ], [ %false, %no ]
+  %keep = load {_get("Py_IncRef")}
+  call void %keep(ptr %result)
+  ret ptr %result
+}}
+
+; An array of a shape, an integer or a tuple of a few, and of a dtype, one of the table's types; %self makes all others.
+define ptr @empty(ptr %self, ptr %arguments, i64 %count) {{
+begin:
+  %shape = alloca [4 x i64]
+  %two = icmp eq i64 %count, 2
+  br i1 %two, label %find, label %other
+find:
+  %given.at = getelementptr ptr, ptr %arguments, i64 1
+  %given = load ptr, ptr %given.at
+  br label %entry
+entry:
+  %at = phi ptr [ getelementptr (ptr, ptr @arrays.api, i64 {len(_API) + 6}), %find ], [ %at.next, %differs ]
+  %known = load ptr, ptr %at
+  %known.same = icmp eq ptr %known, %given
+  br i1 %known.same, label %found, label %differs
+differs:
+  %at.next = getelementptr ptr, ptr %at, i64 2
+  %last = icmp eq ptr %known, null
+  br i1 %last, label %other, label %entry
+found:
+  %dtype.at = getelementptr ptr, ptr %at, i64 1
+  %dtype = load ptr, ptr %dtype.at
+  %extents = load ptr, ptr %arguments
+  %extents.kind.at = getelementptr i8, ptr %extents, i64 {_HEAD - 8}
+  %extents.kind = load ptr, ptr %extents.kind.at
+  %int = load {_get("int")}
+  %one = icmp eq ptr %extents.kind, %int
+  br i1 %one, label %take, label %maybe
+maybe:
+  %tuple = load {_get("tuple")}
+  %several = icmp eq ptr %extents.kind, %tuple
+  br i1 %several, label %sized, label %other
+sized:
+  %rank.at = getelementptr i8, ptr %extents, i64 {_HEAD}
+  %rank.there = load i64, ptr %rank.at
+  %few = icmp ule i64 %rank.there, 4
+  br i1 %few, label %some, label %other
+some:
+  %items = getelementptr i8, ptr %extents, i64 {_ITEMS}
+  br label %take
+take:
+  %rank = phi i64 [ 1, %found ], [ %rank.there, %some ]
+  %objects = phi ptr [ %arguments, %found ], [ %items, %some ]
+  %as.int = load {_get("PyLong_AsLongLong")}
+  br label %next
+next:
+  %d = phi i64 [ 0, %take ], [ %d.next, %store ]
+  %more = icmp slt i64 %d, %rank
+  br i1 %more, label %extent, label %make
+extent:
+  %object.at = getelementptr ptr, ptr %objects, i64 %d
+  %object = load ptr, ptr %object.at
+  %object.kind.at = getelementptr i8, ptr %object, i64 {_HEAD - 8}
+  %object.kind = load ptr, ptr %object.kind.at
+  %plain = icmp eq ptr %object.kind, %int
+  br i1 %plain, label %read, label %other
+read:
+  %value = call i64 %as.int(ptr %object)
+  %negative = icmp slt i64 %value, 0
+  br i1 %negative, label %wrong, label %store
+store:
+  %value.at = getelementptr i64, ptr %shape, i64 %d
+  store i64 %value, ptr %value.at
+  %d.next = add i64 %d, 1
+  br label %next
+make:
+  %keep = load {_get("Py_IncRef")}
+  call void %keep(ptr %dtype)
+  %kind = load {_get("ndarray")}
+  %rank.int = trunc i64 %rank to i32
+  %new = load {_get("PyArray_NewFromDescr")}
+  %made = call ptr %new(ptr %kind, ptr %dtype, i32 %rank.int, ptr %shape, ptr null, ptr null, i32 0, ptr null)
+  ret ptr %made
+wrong:
+  %clear = load {_get("PyErr_Clear")}
+  call void %clear()
+  br label %other
+other:
+  %call = load {_get("PyObject_Vectorcall")}
+  %result = call ptr %call(ptr %self, ptr %arguments, i64 %count, ptr null)
+  ret ptr %result
+}}
+"""
