@@ -88,6 +88,7 @@ class Compiled(Dispatcher):
             kwargs,
             static_argnames=self.static_argnames,
             donate_argnames=self.donate_argnames,
+            derive=self.pipeline.derived,
         )
         values = [*traced.values, *traced.captured]
         where = _target(values, backend or (None if target else self.backend), target)
@@ -98,7 +99,7 @@ class Compiled(Dispatcher):
 
         return lower_graph(
             self.pipeline,
-            traced.graph,
+            self.pipeline.derived(traced.graph),
             where,
             traced.hints,
             grad=grad,

@@ -1,6 +1,6 @@
 """The compiler, one line per stage.
 
-    traced graph -> simplify -> [derive -> simplify] -> legalize -> expand -> schedule -> emit
+    traced graph -> derive what waits -> simplify -> [derive -> simplify] -> legalize -> expand -> schedule -> emit
 
 What runs between the stages is the same for all of them: verification (TGC_VERIFY), logging (TGC_DEBUG) and dumps
 (TGC_DUMP). The modules of the stages are imported at their first use: a call whose kernels lie in the cache needs
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tgc.errors import BackendError, UnsupportedOpError
-from tgc.ir.nodes import Graph, Node
+from tgc.ir.nodes import DERIVATIVES, Call, Graph, Node
 from tgc.runtime.program import Emitted, guards_to_json
 from tgc.settings import current
 
@@ -81,6 +81,15 @@ class Pipeline:
 
         stable = self.simplify(graph)
         return stage("vjp", graph, lambda: vjp(stable, wrt))
+
+    def derived(self, graph: Graph) -> Graph:
+        """The graph with the derivatives that wait in it written out, simplified without options."""
+        if not any(isinstance(n, Call) and n.name in DERIVATIVES for n in graph):
+            return graph
+        from tgc.calculus.waiting import written_out
+
+        plain = Pipeline()
+        return stage("derive", graph, lambda: written_out(graph, plain.simplify))
 
     def joint(self, graph: Graph, wrt: tuple[int, ...]) -> Graph:
         """(inputs, cotangents) -> (outputs, cotangents of the inputs `wrt`)."""

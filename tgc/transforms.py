@@ -22,7 +22,16 @@ from tgc import trees
 from tgc.api import Compiled, jit
 from tgc.errors import DerivativeError, DTypeError, ShapeError
 from tgc.ir import dtypes
-from tgc.ir.nodes import Graph, Input, Leaf, Node, reachable
+from tgc.ir.nodes import (
+    DERIVATIVES,
+    DIFFERENTIABLE_FOLDS,
+    Call,
+    Fold,
+    Graph,
+    Leaf,
+    Node,
+    inputs_below,
+)
 from tgc.ir.rewrite import substitute
 from tgc.ir.sizes import product
 from tgc.pipeline import Pipeline
@@ -62,17 +71,17 @@ class Local:
         """What to put for the fresh inputs."""
         return {leaf: t.node for leaf, t in zip(self.graph.inputs, self.actual)}
 
-    def settle(self, nodes: Sequence[Node], given: dict[Node, Node] | None = None) -> list[Node]:
-        """Nodes over the fresh inputs as nodes over the actual values."""
-        graph = Graph(self.graph.name, self.graph.inputs, tuple(nodes), self.graph.builder)
-        return list(substitute(graph, self.given | (given or {})).outputs)
+    def settle(self, node: Node) -> Node:
+        """A node over the fresh inputs as one over the actual values."""
+        graph = Graph(self.graph.name, self.graph.inputs, (node,), self.graph.builder)
+        return substitute(graph, self.given).outputs[0]
 
     def value(self, position: int) -> Any:
         """A leaf of the result over the actual values."""
         leaf = self.results[position]
         if not isinstance(leaf, Tracer):
             return leaf
-        return Tracer(self.settle([leaf.node])[0], leaf.container, leaf.device)
+        return Tracer(self.settle(leaf.node), leaf.container, leaf.device)
 
     def values(self) -> Any:
         """The result over the actual values."""
@@ -104,15 +113,9 @@ def local(
         i for i, r in enumerate(results) if isinstance(r, Tracer) and r.node.dtype.is_float
     )
     outputs = tuple(results[i].node for i in floats)
-    inputs = dict.fromkeys([*fresh, *_inputs_below(outputs)])
+    inputs = dict.fromkeys([*fresh, *inputs_below(outputs)])
     graph = trace.builder.graph(_name(function), tuple(inputs), outputs)
     return Local(graph, tuple(actual), structure.children[0], tuple(results), floats)
-
-
-def _inputs_below(nodes: tuple[Node, ...]) -> list[Leaf]:
-    """The inputs that nodes depend on, also those of enclosing traces and derivatives."""
-    leaves = [n for n in reachable(nodes) if isinstance(n, Leaf)]
-    return [leaf for leaf in leaves if isinstance(leaf.source, Input)]
 
 
 def _lifted(leaf: Any) -> Any:
@@ -164,11 +167,39 @@ def _one_of(node: Node) -> Node:
     return current().builder.like(node, 1.0)
 
 
+def _derivative(kind: str, site: Local, seeds: Sequence[Node], like: Sequence[Node]) -> list[Node]:
+    """The results of a call of `DERIVATIVES`, of the types of `like`, over the actual values.
+
+    They wait to be written out until something is compiled; what may turn out to have no derivative does not wait, so
+    that the error is raised where the derivative is taken.
+    """
+    trace = current()
+    given, wrt = site.given, tuple(range(len(site.actual)))
+    args = [*(given.get(leaf, leaf) for leaf in site.graph.inputs), *seeds]
+    params = {"graph": site.graph, "wrt": wrt}
+    calls = [
+        trace.builder.call(kind, *args, dtype=n.dtype, shape=n.shape, params=params, output=k)
+        for k, n in enumerate(like)
+    ]
+    if trace.derive is not None and _differentiable(site.graph):
+        return calls
+    whole = trace.builder.graph(site.graph.name, inputs_below(tuple(calls)), tuple(calls))
+    return list(_PIPELINE.derived(whole).outputs)
+
+
+def _differentiable(graph: Graph) -> bool:
+    """Whether every operation has a derivative rule."""
+    for node in graph:
+        if isinstance(node, Fold) and (node.mode, node.monoid) not in DIFFERENTIABLE_FOLDS:
+            return False
+        if isinstance(node, Call) and node.name not in DERIVATIVES:
+            return False
+    return True
+
+
 def _pull(site: Local, cotangents: Sequence[Node]) -> list[Tracer]:
     """The cotangents of the differentiated leaves."""
-    graph = _PIPELINE.vjp(site.graph, tuple(range(len(site.actual))))
-    seeds: dict[Node, Node] = dict(zip(graph.inputs[len(site.graph.inputs) :], cotangents))
-    nodes = site.settle(graph.outputs, seeds)
+    nodes = _derivative("vjp", site, cotangents, [t.node for t in site.actual])
     return [Tracer(n, t.container, t.device) for n, t in zip(nodes, site.actual)]
 
 
@@ -337,16 +368,12 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
 
 def _push(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     """`jvp` inside a trace."""
-    from tgc.calculus.forward import jvp as derive
-
     site = local(f, primals, tuple(range(len(primals))), {})
     leaves, _ = trees.flatten(tangents)
     if len(leaves) != len(site.actual):
         raise DerivativeError(f"{len(site.actual)} primal arrays and {len(leaves)} tangents")
     along = [_matching(v, t.node, "tangent") for v, t in zip(leaves, site.actual)]
-    graph = derive(_PIPELINE.simplify(site.graph), tuple(range(len(site.actual))))
-    seeds: dict[Node, Node] = dict(zip(graph.inputs[len(site.graph.inputs) :], along))
-    nodes = site.settle(graph.outputs[len(site.floats) :], seeds)
+    nodes = _derivative("jvp", site, along, site.graph.outputs)
     results: list[Any] = []
     moved = dict(zip(site.floats, nodes))
     for i, leaf in enumerate(site.results):

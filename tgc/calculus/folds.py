@@ -10,7 +10,7 @@ from __future__ import annotations
 from tgc.calculus.cotangents import Cotangent, masked, moved, settled
 from tgc.errors import DerivativeError
 from tgc.ir.build import Builder
-from tgc.ir.nodes import Fold, Node
+from tgc.ir.nodes import DIFFERENTIABLE_FOLDS, Fold, Node
 
 HINT = (
     "write it with sum, max, min, prod or cumsum, or give its derivative with tgc.custom_derivative"
@@ -57,10 +57,8 @@ def fold_tangent(g: Builder, node: Fold, tangent: Node) -> Node:
 
 
 def _kind(node: Fold) -> str:
-    if node.mode == "scan" and node.monoid == "sum":
-        return "scan sum"
-    if node.mode == "reduce" and node.monoid in ("sum", "prod", "max", "min"):
-        return str(node.monoid)
+    if (node.mode, node.monoid) in DIFFERENTIABLE_FOLDS:
+        return "scan sum" if node.mode == "scan" else str(node.monoid)
     name = node.monoid if isinstance(node.monoid, str) else node.monoid.name
     raise DerivativeError(f"no derivative of a {node.mode} by {name}", line=node.line, hint=HINT)
 

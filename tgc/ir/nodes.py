@@ -7,7 +7,7 @@
 | `View` | one movement of data: broadcast, permute, reshape, slice, pad, flip |
 | `Fold` | reduce, scan or a sequential loop, by a monoid, over axes |
 | `Take` / `Put` | gather and scatter along one axis |
-| `Call` | what a library does best (sort, factorisations) |
+| `Call` | what a library does best (sort, factorisations), and derivatives that wait to be taken |
 
 Nodes are frozen and interned per `Builder` (see build.py): structurally equal nodes are one object, so equality is
 identity and common subexpressions are shared for free. They are numbered in order of creation, so arguments always
@@ -152,6 +152,15 @@ BASIC_MONOIDS: dict[str, float] = {
 }
 
 
+DIFFERENTIABLE_FOLDS = frozenset(
+    {*(("reduce", monoid) for monoid in ("sum", "prod", "max", "min")), ("scan", "sum")}
+)
+"""The mode and the monoid of each fold that has a derivative rule."""
+
+DERIVATIVES = ("vjp", "jvp")
+"""The calls that stand for a derivative: of the graph among their parameters with respect to its inputs `wrt`."""
+
+
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +230,11 @@ class Put(Node):
 
 
 class Call(Node):
-    """Result `output` of the library routine `name` with static keyword `params`."""
+    """Result `output` of the library routine `name` with static keyword `params`.
+
+    A routine of `DERIVATIVES` takes the inputs of its graph and then the cotangents of its outputs, or the tangents of
+    its inputs. It is no routine of a library but is written out before anything else is done with the graph.
+    """
 
     __slots__ = ("name", "output", "params")
     name: str
@@ -248,6 +261,20 @@ class Graph:
         """Every node the outputs and writes need, arguments before users."""
         return reachable((*self.outputs, *(value for _, value in self.writes)))
 
+    def called(self) -> list[Graph]:
+        """The graphs among the parameters of calls, theirs too, each once and behind those it calls."""
+        found: dict[Graph, None] = {}
+        stack = [(self, False)]
+        while stack:
+            graph, seen = stack.pop()
+            if seen:
+                found[graph] = None
+            elif graph not in found:
+                inner = [v for n in graph if isinstance(n, Call) for _, v in n.params]
+                stack += [(graph, True), *((v, False) for v in inner if isinstance(v, Graph))]
+        del found[self]
+        return list(found)
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes())
 
@@ -267,3 +294,9 @@ def reachable(roots: tuple[Node, ...]) -> list[Node]:
             found[node.id] = node
             stack.extend(node.args)
     return [found[i] for i in sorted(found)]
+
+
+def inputs_below(roots: tuple[Node, ...]) -> tuple[Leaf, ...]:
+    """The inputs that nodes depend on, of whichever graphs."""
+    leaves = [n for n in reachable(roots) if isinstance(n, Leaf)]
+    return tuple(leaf for leaf in leaves if isinstance(leaf.source, Input))

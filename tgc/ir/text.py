@@ -10,6 +10,8 @@ What is printed can be read, pasted, run with a `Builder`, and parsed:
         return v1
 
 The parser walks Python's syntax tree with a whitelist of builder methods; no text is ever executed.
+
+A graph with derivatives that wait (`DERIVATIVES` in nodes.py) also has a text, which names it; that is not read back.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import ast
 import keyword
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tgc.errors import Line
 from tgc.ir import sizes
@@ -69,11 +71,15 @@ def show_type(node: Node) -> str:
 
 
 class _Printer:
-    def __init__(self, graph: Graph) -> None:
+    """`graphs` names those that an enclosing text defines; without one, all that are called are defined here."""
+
+    def __init__(self, graph: Graph, graphs: Mapping[Graph, str] | None = None) -> None:
         self.graph = graph
         self.nodes = graph.nodes()
         self.symbols = sorted({s for node in [*graph.inputs, *self.nodes] for s in _symbols(node)})
-        self.taken = {"g", "float", *self.symbols}
+        self.taken = {"g", "float", *self.symbols, *(graphs or {}).values()}
+        self.called = graph.called() if graphs is None else []
+        self.graphs = graphs or {inner: self._unique(inner.name) for inner in self.called}
         self.monoids = self._monoid_names()
         self.names: dict[Node, str] = {}
         self._name_nodes()
@@ -128,6 +134,9 @@ class _Printer:
             found.append((None, f'    {targets} = g.sizes("{" ".join(self.symbols)}")'))
         for leaf in self.graph.inputs:
             found.append((leaf, self._line(leaf)))
+        for inner in self.called:
+            lines = _Printer(inner, self.graphs).lines()
+            found += [(None, text) for text in _nested(lines, self.graphs[inner])]
         for monoid, name in self.monoids.items():
             found += [(None, text) for text in _monoid_text(monoid, name)]
         found += [(node, self._line(node)) for node in self.nodes if node not in self.graph.inputs]
@@ -183,7 +192,7 @@ class _Printer:
         if isinstance(node, Put):
             return f"g.put({args}, axis={node.axis}, extent={node.shape[node.axis]})"
         assert isinstance(node, Call)
-        return _call_text(node, args)
+        return _call_text(node, args, self.graphs)
 
     def _monoid(self, node: Fold) -> str:
         return f'"{node.monoid}"' if isinstance(node.monoid, str) else self.monoids[node.monoid]
@@ -260,21 +269,28 @@ def _fold_text(fold: Fold) -> str:
     return text + (", reverse=True" if fold.reverse else "")
 
 
-def _call_text(call: Call, args: str) -> str:
+def _call_text(call: Call, args: str, graphs: Mapping[Graph, str]) -> str:
     given = f"{args}, " if args else ""
     text = f'g.call("{call.name}", {given}dtype="{call.dtype.short}", shape={_tuple(call.shape)}'
     if call.params:
         text += (
             ", params={"
-            + ", ".join(f'"{name}": {_value(value)}' for name, value in call.params)
+            + ", ".join(
+                f'"{name}": {graphs[value] if isinstance(value, Graph) else _value(value)}'
+                for name, value in call.params
+            )
             + "}"
         )
     return text + (f", output={call.output})" if call.output else ")")
 
 
+def _nested(lines: list[tuple[Node | None, str]], name: str) -> list[str]:
+    """The lines of a graph as those of a function inside another."""
+    return [f"    def {name}(g):", *(f"    {text}" for _, text in lines[1:])]
+
+
 def _monoid_text(monoid: Monoid, name: str) -> list[str]:
-    body = [f"    {text}" for _, text in printed_lines(monoid.merge)]
-    body[0] = f"    def {name}(g):"
+    body = _nested(printed_lines(monoid.merge), name)
     flags = f"associative={monoid.associative}, commutative={monoid.commutative}"
     made = f'g.monoid("{monoid.name}", init={_value(monoid.init)}, merge={name}, {flags})'
     return [*body, f"    {name} = {made}"]

@@ -316,6 +316,7 @@ class Dispatcher:
             kwargs,
             static_argnames=self.static_argnames,
             donate_argnames=self.donate_argnames,
+            derive=self.compiler.derived,
         )
         inputs = [*traced.places, *self._capture(traced.captured, leaves)]
         program, results = program_of(traced, self.compiler)
@@ -358,7 +359,7 @@ def program_of(traced: Traced, compiler: Compiler) -> tuple[Program, Results]:
         key_of(str(graph), repr(numbers)),
         tuple(Slot(a.dtype, a.shape) for a in traced.abstracts),
         tuple(Slot(o.dtype, o.shape) for o in outputs),
-        lambda: graph,
+        lambda: compiler.derived(graph),
         compiler,
         numbers=numbers,
     )

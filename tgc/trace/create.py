@@ -339,7 +339,7 @@ def element_size(x: Tracer) -> int:
 def requires_grad(x: Tracer) -> bool:
     """Whether torch would differentiate through this value."""
     current().asked_for_gradient = True
-    return needs_gradient((x.node,))[0]
+    return needs_gradient((current().written_out(x.node),))[0]
 
 
 def needs_gradient(nodes: tuple[Node, ...]) -> tuple[bool, ...]:
@@ -363,7 +363,8 @@ def known(x: Tracer, what: str) -> bool | int | float:
         TraceError: it depends on an argument.
     """
     hint = "write tgc.where(condition, a, b) instead of a branch on it"
-    for node in reachable((x.node,)):
+    root = current().written_out(x.node)
+    for node in reachable((root,)):
         if isinstance(node, Leaf) and isinstance(node.source, Input):
             if x.container == "scalar":
                 hint = f"make it static: @tgc.jit(static_argnames=...), or {hint}"
@@ -374,22 +375,22 @@ def known(x: Tracer, what: str) -> bool | int | float:
             )
     if any(d != 1 for d in x.node.shape):
         raise shape_error("only arrays of one element can be converted to a number")
-    return _evaluated(x)
+    return _evaluated(root)
 
 
-def _evaluated(x: Tracer) -> bool | int | float:
+def _evaluated(root: Node) -> bool | int | float:
     from tgc.ir.evaluate import evaluate
 
     trace = current()
-    for node in reachable((x.node,)):
+    for node in reachable((root,)):
         for dim in _dims(node):
             for name in sorted(symbols(dim)):
                 trace.sizes.fix(Size.symbol(name))
-    graph = trace.builder.graph("known", (), (x.node,))
+    graph = trace.builder.graph("known", (), (root,))
     value = evaluate(graph, (), binding=trace.sizes.hints)[0].reshape(-1)[0]
-    if x.kind is dtypes.bool_:
+    if root.dtype is dtypes.bool_:
         return bool(value)
-    return float(value) if x.kind.is_float else int(value)
+    return float(value) if root.dtype.is_float else int(value)
 
 
 def _dims(node: Node) -> tuple[Dim, ...]:

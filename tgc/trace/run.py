@@ -39,7 +39,7 @@ from tgc.trace.abstract import Abstract, container_of
 from tgc.trace.core import lift, unsupported, wrap
 from tgc.trace.create import needs_gradient
 from tgc.trace.guards import Assumption, plain
-from tgc.trace.state import Restart, Trace, active, current, running, shape_error, solve
+from tgc.trace.state import Derive, Restart, Trace, active, current, running, shape_error, solve
 from tgc.trace.symbolic import SymbolicInt
 from tgc.trace.tracer import Tracer
 from tgc.trees import TreeDef
@@ -88,11 +88,13 @@ def trace(
     *,
     static_argnames: Iterable[str] = (),
     donate_argnames: Iterable[str] = (),
+    derive: Derive | None = None,
 ) -> Traced:
     """Trace `fn` for arguments like these: arrays, tensors, numbers, trees of them, or specs.
 
     The graph's writes are the arrays of the arguments `donate_argnames`, each with the first result of its type and
-    shape that no earlier one receives.
+    shape that no earlier one receives. Derivatives that the function takes are written out at once; given a function
+    that writes them out later, they may stay calls.
 
     Raises:
         TraceError: the function branches on data, or a trace is in progress.
@@ -109,6 +111,7 @@ def trace(
             frozenset(static_argnames),
             frozenset(donate_argnames),
             given,
+            derive,
         )
         try:
             return attempt.run()
@@ -131,10 +134,11 @@ class _Attempt:
         static: frozenset[str],
         donate: frozenset[str],
         given: dict[str, Dim],
+        derive: Derive | None,
     ) -> None:
         self.fn, self.args, self.kwargs, self.static = fn, args, kwargs, static
         names = parameter_names(fn, args, kwargs)
-        self.trace = Trace(code_of(fn), set(names), given)
+        self.trace = Trace(code_of(fn), set(names), given, derive)
         self.names = names
         self.donate = donate
         self.donated: list[Leaf] = []

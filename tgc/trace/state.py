@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from tgc.errors import Line, ShapeError, TraceError
 from tgc.ir import dtypes
 from tgc.ir.build import Builder
-from tgc.ir.nodes import Leaf
+from tgc.ir.nodes import Graph, Leaf, Node, inputs_below
 from tgc.ir.sizes import Dim, FloorDiv, Size, evaluate, substitute, symbols
 from tgc.trace.abstract import (
     SPEC_HINT,
@@ -166,11 +166,25 @@ def solve(difference: Size, hints: dict[str, int]) -> tuple[str, Dim]:
     return name, hints[name]
 
 
-class Trace:
-    """One run of the user's function over tracers."""
+Derive: TypeAlias = "Callable[[Graph], Graph]"
+"""The same graph with its derivatives written out."""
 
-    def __init__(self, code: CodeType | None, reserved: set[str], given: dict[str, Dim]) -> None:
+
+class Trace:
+    """One run of the user's function over tracers.
+
+    Derivatives may stay calls (`DERIVATIVES` in tgc.ir.nodes) if there is a `derive` that can write them out.
+    """
+
+    def __init__(
+        self,
+        code: CodeType | None,
+        reserved: set[str],
+        given: dict[str, Dim],
+        derive: Derive | None = None,
+    ) -> None:
         self.builder = Builder()
+        self.derive = derive
         self.sizes = Sizes(reserved, given)
         self.abstracts: list[Abstract] = []
         self.leaves: list[Leaf] = []
@@ -260,6 +274,12 @@ class Trace:
 
     def owns(self, value: object) -> bool:
         return id(value) in self._constants
+
+    def written_out(self, node: Node) -> Node:
+        """A value with the derivatives in it taken: for questions about what it depends on."""
+        if self.derive is None:
+            return node
+        return self.derive(self.builder.graph("f", inputs_below((node,)), (node,))).outputs[0]
 
     # --- the user's line ---
 
