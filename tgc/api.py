@@ -156,8 +156,8 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
     Args:
         backend: "numpy", "native" or "triton"; default: by the device of the arguments.
-        precision: "fused" computes half types in float32 and rounds where the program has a visible result;
-            "eager" rounds after each operation, as torch does.
+        precision: "fused" computes half types in float32 and rounds where the program has a visible result, and the
+            native engine makes one operation of a * b + c; "eager" rounds after each operation, as torch does.
         fast_math: allow rewrites that change results for NaN, infinities and signed zeros.
         static_argnames: arguments whose values are part of the program; each value is compiled by itself.
         donate_argnames: arguments whose arrays are overwritten: each takes the first result of its shape and dtype that

@@ -1,6 +1,7 @@
 """The compiler, one line per stage.
 
-    traced graph -> derive what waits -> simplify -> [derive -> simplify] -> legalize -> expand -> schedule -> emit
+    traced graph -> derive what waits -> simplify -> [derive -> simplify] -> legalize -> expand -> [contract]
+    -> schedule -> emit
 
 What runs between the stages is the same for all of them: verification (TGC_VERIFY), logging (TGC_DEBUG) and dumps
 (TGC_DUMP). The modules of the stages are imported at their first use: a call whose kernels lie in the cache needs
@@ -100,6 +101,7 @@ class Pipeline:
 
     def lowered(self, graph: Graph, target: Target) -> Graph:
         """The graph in the operations the backend has, with every cast written."""
+        from tgc.simplify.contract import contract
         from tgc.simplify.expand import expand
         from tgc.simplify.precision import legalize
         from tgc.simplify.run import drop_stop_gradient
@@ -107,7 +109,10 @@ class Pipeline:
         plain = stage("drop_stop_gradient", graph, lambda: drop_stop_gradient(graph))
         small = self.simplify(plain, last=True)
         legal = stage("legalize", small, lambda: legalize(small, self.precision))
-        return stage("expand", legal, lambda: expand(legal, primitives(target)))
+        whole = stage("expand", legal, lambda: expand(legal, primitives(target)))
+        if not target.contracts or self.precision == "eager":
+            return whole
+        return stage("contract", whole, lambda: contract(whole))
 
     # --- graph to plans ---
 

@@ -22,6 +22,7 @@ class Target:
             for numpy only beside many elements.
         programs: at most so many partial results per reduction; a function of the sizes, never of the chip, so that
             the bits of a result do not depend on it.
+        contracts: a product and a sum are one operation, which rounds once.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Target:
     programs: int
     split: int = 1
     unroll: int = 0
+    contracts: bool = False
 
 
 NUMPY = Target(
@@ -57,6 +59,7 @@ NATIVE = Target(
     programs=64,
     split=16,
     unroll=8,
+    contracts=True,
 )
 
 

@@ -207,6 +207,19 @@ def test_every_tail(size: int, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(tgc.jit(axpy, backend="native")(x, y), 2 * x + y)
 
 
+def test_no_place_or_thread_changes_how_often_a_sum_is_rounded(rng: np.random.Generator) -> None:
+    """Vectors, what is left behind them, later programs and other threads give one result to the bit."""
+    x, y = rng.normal(size=(2, 40_000)).astype(np.float32)
+    f = tgc.jit(lambda x, y: tgc.sin(x) * y + x * 3.0 - x * y, backend="native")
+    whole = f(x, y)
+    exact = np.sin(x.astype(np.float64)) * y + x * 3.0 - x.astype(np.float64) * y
+    np.testing.assert_allclose(whole, exact, rtol=1e-6, atol=1e-6)
+    for size in (1, 7, 31, 32, 33, 4095, 4097, 20_000):
+        np.testing.assert_array_equal(f(x[:size].copy(), y[:size].copy()), whole[:size])
+    with tgc.settings(threads=1):
+        np.testing.assert_array_equal(f(x, y), whole)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 64), (65, 33), (2, 40000), (300, 1024)])
 def test_rows_of_any_length(shape: tuple[int, int], rng: np.random.Generator) -> None:
     x = 10 * rng.normal(size=shape).astype(np.float32)
@@ -345,7 +358,7 @@ def test_object_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_assembly_can_be_looked_at() -> None:
     found = lowered(axpy, "f32[n]", "f32[n]")
-    assert "fmul <32 x float>" in found.asm("llvm") and "axpy_kernel" in found.asm("asm")
+    assert "@llvm.fma.v32f32" in found.asm("llvm") and "axpy_kernel" in found.asm("asm")
     with pytest.raises(BackendError, match="no 'ptx'"):
         found.asm("ptx")
 

@@ -32,6 +32,8 @@ NEVER_POSITIVE: tuple[Callable[..., Any], ...] = (
     lambda x: -tgc.sum(x * x, axis=1),
     lambda x: x - tgc.amax(x, axis=1, keepdims=True),
     lambda x: -tgc.exp(x) / tgc.sqrt(tgc.abs(x) + 1.0),
+    lambda x: -(x * x + tgc.abs(x)),
+    lambda x: -(3.0 * tgc.abs(x) + 1.0),
 )
 EITHER: tuple[Callable[..., Any], ...] = (
     lambda x: -x,
@@ -42,6 +44,7 @@ EITHER: tuple[Callable[..., Any], ...] = (
     lambda x: x - tgc.amax(2.0 * x, axis=1, keepdims=True),
     lambda x: tgc.abs(x) - tgc.amax(x, axis=1, keepdims=True),
     lambda x: -tgc.square(x) - x,
+    lambda x: -(x * x + x),
 )
 
 

@@ -20,7 +20,7 @@ Named: TypeAlias = Load | Iota | Op | Reduce
 _NEVER_NEGATIVE = frozenset(
     {"abs", "square", "sqrt", "exp", "exp2", "cosh", "sigmoid", "softplus", "sech2", "erfc"}
 )
-_OF_BOTH = frozenset({"add", "mul", "div", "minimum", "hypot"})
+_OF_ALL = frozenset({"add", "mul", "fma", "div", "minimum", "hypot"})
 _DEPTH = 8  # of operations looked at
 
 Interval: TypeAlias = tuple[float, float]
@@ -78,6 +78,7 @@ _ENDS: dict[str, Callable[..., Interval]] = {
     "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
     "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
     "mul": _of_product,
+    "fma": lambda a, b, c: _ENDS["add"](_of_product(a, b), c),
 }
 
 
@@ -125,8 +126,8 @@ def never_negative(operand: Operand, made: Mapping[str, Named], depth: int = _DE
         )
     if not isinstance(s, Op):
         return False
-    if s.op == "mul" and s.args[0] == s.args[1]:
-        return True
-    if s.op in _OF_BOTH:
+    if s.op in ("mul", "fma") and s.args[0] == s.args[1]:
+        return all(never_negative(a, made, depth - 1) for a in s.args[2:])
+    if s.op in _OF_ALL:
         return all(never_negative(a, made, depth - 1) for a in s.args)
     return s.op in _NEVER_NEGATIVE

@@ -1,0 +1,106 @@
+"""Contraction: a product and the sum it goes into become one operation that rounds once, where processors have it.
+
+What a user may rely on stays:
+
+- Where two products meet, both are rounded: a b - c d is 0 where they are equal, as sqrt(x x - y y) needs at x = y, and
+  a b + c d does not depend on the order of its terms. A product by a power of two is exact and counts as none.
+- A product that something besides sums reads, an output or another operation, is rounded for all of them alike.
+- The terms of a fold are rounded before it adds them up.
+
+What is decided here holds wherever a value is computed: in vectors, in what is left behind them, in every program and
+on any number of threads. A result is as accurate or more so, and a product that overflows alone may come closer to the
+exact value. Precision "eager", which asks for every rounding, does without.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+from tgc.ir import dtypes
+from tgc.ir.build import Builder
+from tgc.ir.nodes import Graph, Leaf, Map, Node
+from tgc.ir.rewrite import users
+from tgc.ir.verify import verify
+from tgc.settings import current
+from tgc.simplify.patterns import constant
+
+
+class _Pair(NamedTuple):
+    """The operands of a sum: a product, which comes first or not, and the other."""
+
+    product: Map
+    other: Node
+    first: bool
+
+
+def contract(graph: Graph) -> Graph:
+    """The same function with products absorbed by the sums that alone read them, as `fma`."""
+    readers = users(graph)
+    seen = {*graph.outputs, *(value for _, value in graph.writes)}
+    pairs = {node: pair for node in graph.nodes() if (pair := _pair(node)) is not None}
+
+    def absorbed(product: Node) -> bool:
+        return product not in seen and all(
+            user in pairs and pairs[user].product is product for user in readers[product]
+        )
+
+    done: dict[Node, Node] = {}
+    for node in graph.nodes():
+        pair = pairs.get(node)
+        with graph.builder.at(node.line):
+            if isinstance(node, Leaf):
+                done[node] = node
+            elif pair is not None and absorbed(pair.product):
+                done[node] = _fused(graph.builder, node, pair, done)
+                if node in graph.builder.names:
+                    graph.builder.names.setdefault(done[node], graph.builder.names[node])
+            else:
+                done[node] = graph.builder.remake(node, tuple(done[a] for a in node.args))
+    outputs = tuple(done[node] for node in graph.outputs)
+    writes = tuple((leaf, done[value]) for leaf, value in graph.writes)
+    result = replace(graph, outputs=outputs, writes=writes)
+    if current().verify:
+        verify(result, "contract")
+    return result
+
+
+def _pair(node: Node) -> _Pair | None:
+    """The product a sum may absorb: one that is rounded, unless both are, rather than one that is exact."""
+    if not isinstance(node, Map) or node.op not in ("add", "sub"):
+        return None
+    if node.dtype not in (dtypes.float32, dtypes.float64):
+        return None
+    a, b = node.args
+    products = [x for x in (a, b) if isinstance(x, Map) and x.op in ("mul", "square")]
+    rounded = [x for x in products if not _is_exact(x)]
+    if not products or len(rounded) > 1:
+        return None
+    product = (rounded or products)[0]
+    return _Pair(product, b if product is a else a, product is a)
+
+
+def _is_exact(product: Map) -> bool:
+    """Whether a factor is a power of two."""
+    values = [constant(x) for x in product.args]
+    return any(v is not None and abs(math.frexp(v)[0]) == 0.5 for v in values)
+
+
+def _fused(builder: Builder, node: Node, pair: _Pair, done: dict[Node, Node]) -> Node:
+    """The sum as a b + c, its signs moved into the operands."""
+    a, b = (done[x] for x in (pair.product.args * 2)[:2])
+    c = done[pair.other]
+    if isinstance(node, Map) and node.op == "sub":
+        if pair.first:
+            c = _negated(builder, c)
+        elif constant(b) is not None:
+            b = _negated(builder, b)
+        else:
+            a = _negated(builder, a)
+    return builder.map("fma", a, b, c)
+
+
+def _negated(builder: Builder, node: Node) -> Node:
+    value = constant(node)
+    return builder.map("neg", node) if value is None else builder.like(node, -value)
