@@ -26,6 +26,8 @@ _TYPES = (
 )
 _API = (
     "Py_IncRef",
+    "Py_DecRef",
+    "PyObject_CallNoArgs",
     "PyLong_AsLongLong",
     "PyErr_Clear",
     "PyObject_Vectorcall",
@@ -37,15 +39,22 @@ _alike = 0  # the address of the comparison, once there is one
 _empty: Callable[..., np.ndarray[Any, Any]] | None = None
 
 
-def alike(values: Sequence[np.ndarray[Any, Any]]) -> Callable[..., bool] | None:
-    """A function of as many objects: whether they are arrays of just these dtypes (by identity), shapes and strides."""
+def alike(
+    values: Sequence[np.ndarray[Any, Any]], state: Sequence[tuple[Callable[[], Any], Any]] = ()
+) -> Callable[..., bool] | None:
+    """A function of as many objects: whether they are arrays of just these dtypes (by identity), shapes and strides.
+
+    First it asks whether all is as it was: functions of nothing, and the objects that they are to return.
+    """
     if not _alike:
         return None
     words = [len(values)]
     for value in values:
         words += [id(value.dtype), value.ndim, *value.shape, *value.strides]
     packed = struct.pack(f"{len(words)}q", *words)
-    made: Callable[..., bool] = builtin("alike", _alike, (packed, *[v.dtype for v in values]))
+    functions, results = zip(*state) if state else ((), ())
+    owned = (packed, functions, results, [v.dtype for v in values])  # the last to keep them alive
+    made: Callable[..., bool] = builtin("alike", _alike, owned)
     return made
 
 
@@ -114,8 +123,8 @@ def _get(name: str) -> str:
 TEXT = f"""
 @arrays.api = global [{len(_API) + 6 + 2 * len(_TYPES) + 1} x ptr] zeroinitializer
 
-; Whether the arguments are arrays like those of which %self, a tuple, holds words first: how many; then of each its
-; dtype, number of dimensions, shape and strides.
+; Whether functions return what they did and the arguments are arrays like those before. %self is a tuple: of words
+; (how many arrays; then of each its dtype, number of dimensions, shape and strides), of functions, of their results.
 define ptr @alike(ptr %self, ptr %arguments, i64 %count) {{
 begin:
   %packed.at = getelementptr i8, ptr %self, i64 {_ITEMS}
@@ -125,10 +134,41 @@ begin:
   %words = getelementptr i64, ptr %number.at, i64 1
   %ndarray = load {_get("ndarray")}
   %right = icmp eq i64 %count, %number
-  br i1 %right, label %next, label %no
+  br i1 %right, label %states, label %no
+states:
+  %functions.at = getelementptr i8, ptr %self, i64 {_ITEMS + 8}
+  %functions = load ptr, ptr %functions.at
+  %results.at = getelementptr i8, ptr %self, i64 {_ITEMS + 16}
+  %results = load ptr, ptr %results.at
+  %asked.at = getelementptr i8, ptr %functions, i64 {_HEAD}
+  %asked = load i64, ptr %asked.at
+  %ask = load {_get("PyObject_CallNoArgs")}
+  %drop = load {_get("Py_DecRef")}
+  %function.first = getelementptr i8, ptr %functions, i64 {_ITEMS}
+  %result.first = getelementptr i8, ptr %results, i64 {_ITEMS}
+  br label %state
+state:
+  %s = phi i64 [ 0, %states ], [ %s.next, %settled ]
+  %open = icmp slt i64 %s, %asked
+  br i1 %open, label %call, label %next
+call:
+  %function.at = getelementptr ptr, ptr %function.first, i64 %s
+  %function = load ptr, ptr %function.at
+  %now = call ptr %ask(ptr %function)
+  %failed = icmp eq ptr %now, null
+  br i1 %failed, label %error, label %settled
+settled:
+  call void %drop(ptr %now)  ; what it should be is held elsewhere
+  %s.next = add i64 %s, 1
+  %then.at = getelementptr ptr, ptr %result.first, i64 %s
+  %then = load ptr, ptr %then.at
+  %unchanged = icmp eq ptr %now, %then
+  br i1 %unchanged, label %state, label %no
+error:
+  ret ptr null
 next:
-  %k = phi i64 [ 0, %begin ], [ %k.next, %same ]
-  %expected = phi ptr [ %words, %begin ], [ %following, %same ]
+  %k = phi i64 [ 0, %state ], [ %k.next, %same ]
+  %expected = phi ptr [ %words, %state ], [ %following, %same ]
   %more = icmp slt i64 %k, %count
   br i1 %more, label %kind, label %yes
 kind:

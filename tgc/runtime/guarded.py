@@ -6,8 +6,8 @@ A dispatcher keeps the last few of them and tries them before it makes a key. Su
 key would have found, never the other way round: everything in the key is asked here, or by identity where the key
 has equality.
 
-What is asked, in this order: the settings in force and that nothing is being traced; torch's modes; the structure of
-the arguments; each leaf; last what the function sees besides (see `watch.py`).
+What is asked, in this order: the structure of the arguments; the settings in force, that nothing is being traced, and
+torch's modes; each leaf; last what the function sees besides (see `watch.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from tgc.trace.state import active
 from tgc.trees import TreeDef
 
 Guarded = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+State = tuple[Callable[[], Any], Any]
+"""A function, and the very object that it returned."""
 MISS = object()
 
 
@@ -62,18 +64,17 @@ def guarded(call: Prepared) -> Guarded | None:
     """The guarded call; None if it holds something that cannot be compared cheaply."""
     body = Lines()
     body.names |= call.run.names  # first: later names are numbered from there
-    body.names |= {"miss": MISS, "override": override, "active": active, "settings": override()}
-    body.say("if override() is not settings or active() is not None:")
-    body.say("    return miss")
+    body.names["miss"] = MISS
+    state: list[State] = [(override, override()), (active, None)]
     if any(is_tensor(leaf) for leaf in call.leaves):
-        _refuse(body, _torch_mode(body))
+        state += _torch_mode()
     names = leaf_names(len(call.leaves))
     _open(body, "args", call.args, 0, [] if call.kwargs else ["not kwargs"])
     if call.kwargs:
         _open(body, "kwargs", call.kwargs, call.args.leaves, [])
     given = len(names) - len(call.captured)
     try:
-        _leaves(body, names[:given], call.leaves[:given], call)
+        _leaves(body, names[:given], call.leaves[:given], call, state)
         same = call.watch.check()
         if same is not None:
             body.names["same"] = same
@@ -81,7 +82,7 @@ def guarded(call: Prepared) -> Guarded | None:
         taken = [(names[given + k], get) for k, get in enumerate(call.captured) if get is not None]
         for name, get in taken:
             body.say(f"{name} = {body.bind('read', get)}()")
-        _leaves(body, [n for n, _ in taken], [call.leaves[int(n[1:])] for n, _ in taken], call)
+        _leaves(body, [n for n, _ in taken], [call.leaves[int(n[1:])] for n, _ in taken], call, [])
     except _Unguarded:
         return None
     body.lines += call.run.lines
@@ -140,8 +141,14 @@ class _Unguarded(Exception):
     """A leaf that cannot be compared cheaply."""
 
 
-def _leaves(body: Lines, names: Sequence[str], leaves: Sequence[Any], call: Prepared) -> None:
-    """Lines that compare leaves with those the call was prepared for."""
+def _leaves(
+    body: Lines,
+    names: Sequence[str],
+    leaves: Sequence[Any],
+    call: Prepared,
+    state: Sequence[State],
+) -> None:
+    """Lines that compare the state of things, then leaves, with those the call was prepared for."""
     tests: list[str] = []
     tensors, arrays = [], []
     for name, leaf in zip(names, leaves):
@@ -152,17 +159,24 @@ def _leaves(body: Lines, names: Sequence[str], leaves: Sequence[Any], call: Prep
             arrays.append((name, leaf))
         else:
             tests += _plain(body, name, leaf, call, static)
-    _refuse(body, [*tests, *_arrays(body, arrays), *_tensors(body, tensors)])
+    _refuse(body, [*_arrays(body, arrays, state), *tests, *_tensors(body, tensors)])
 
 
-def _arrays(body: Lines, arrays: Sequence[tuple[str, Any]]) -> list[str]:
-    """The tests of arrays: all at once where there is native code for it, else one attribute after the other."""
-    exact = [value for _, value in arrays if type(value) is np.ndarray]
-    check = alike(exact) if exact and len(exact) == len(arrays) else None
-    if check is not None:
-        return [f"{body.bind('alike', check)}({', '.join(name for name, _ in arrays)})"]
+def _arrays(body: Lines, arrays: Sequence[tuple[str, Any]], state: Sequence[State]) -> list[str]:
+    """The tests of the state and of arrays: all at once where there is native code for it, else one by one."""
+    exact = [(name, value) for name, value in arrays if type(value) is np.ndarray]
+    check = alike([value for _, value in exact], state) if exact or state else None
+    if check is None:
+        exact = []
+        tests = [f"{body.bind('now', now)}() is {body.bind('then', then)}" for now, then in state]
+    else:
+        tests = [f"{body.bind('alike', check)}({', '.join(name for name, _ in exact)})"]
+    done = {name for name, _ in exact}
     attributes = ("dtype is", "shape ==", "strides ==")
-    return [test for name, value in arrays for test in _equal(body, name, value, attributes)]
+    for name, value in arrays:
+        if name not in done:
+            tests += _equal(body, name, value, attributes)
+    return tests
 
 
 def _equal(body: Lines, name: str, leaf: Any, attributes: Sequence[str]) -> list[str]:
@@ -199,21 +213,15 @@ def _plain(body: Lines, name: str, leaf: Any, call: Prepared, static: bool) -> l
 # --- torch ----------------------------------------------------------------------------------------
 
 
-def _torch_mode(body: Lines) -> list[str]:
-    """The tests of torch's global state."""
+def _torch_mode() -> list[State]:
+    """torch's global state."""
     torch = sys.modules["torch"]
     any_autocast = getattr(torch._C, "_is_any_autocast_enabled", None)
     if any_autocast is None or any_autocast():
-        body.names["torch_mode"] = torch_mode
-        return [f"torch_mode() == {body.bind('mode', torch_mode())}"]
-    body.names["grad_enabled"] = torch.is_grad_enabled
-    body.names["default_dtype"] = torch.get_default_dtype
-    body.names["any_autocast"] = any_autocast
-    return [
-        f"grad_enabled() is {torch.is_grad_enabled()}",
-        f"default_dtype() is {body.bind('default', torch.get_default_dtype())}",
-        "not any_autocast()",
-    ]
+        mode = torch_mode()
+        return [(lambda: torch_mode() == mode, True)]
+    now = (torch.is_grad_enabled, torch.get_default_dtype, any_autocast)
+    return [(function, function()) for function in now]
 
 
 def _tensors(body: Lines, tensors: Sequence[tuple[str, Any]]) -> list[str]:

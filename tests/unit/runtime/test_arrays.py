@@ -79,6 +79,30 @@ def test_another_number_of_arguments_is_refused() -> None:
     assert not (check() or check(array) or check(array, array, array))
 
 
+def test_it_asks_whether_all_is_as_it_was() -> None:
+    array, results = np.zeros(3), [1.5, "text"]
+    asked: list[int] = []
+
+    def at(k: int) -> Any:
+        asked.append(k)
+        return results[k]
+
+    state = [(lambda: at(0), results[0]), (lambda: at(1), results[1])]
+    check = arrays.alike([array], state)
+    alone = arrays.alike([], state)
+    assert check is not None and alone is not None
+    assert check(array) and alone() and asked == [0, 1, 0, 1]
+    assert not check(None) and not alone(array)
+    results[1] = "".join(["te", "xt"])  # equal, and another
+    assert not check(array) and not alone()
+    asked.clear()
+    results[0] = None
+    assert not check(array) and asked == [0]
+    results.clear()
+    with pytest.raises(IndexError):
+        check(array)
+
+
 DTYPES = [np.float32, np.float64, np.float16, np.bool_, np.int8, np.uint8, np.int64]
 OTHERS = [np.uint16, np.dtype(np.float32), ">f4", object, np.complex64, "U3"]
 
@@ -123,7 +147,8 @@ def test_what_is_too_large_is_an_error(shape: Any) -> None:
 def test_nothing_is_held_or_lost() -> None:
     array = np.zeros(3, np.float32)
     watched = [array.dtype, np.float32, array, np.ndarray, (2, 3)]
-    check, empty = arrays.alike([array]), arrays.small_empty()
+    check = arrays.alike([array], [(lambda: watched[-1], watched[-1])])
+    empty = arrays.small_empty()
     assert check is not None
 
     def counts() -> list[int]:

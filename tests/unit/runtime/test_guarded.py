@@ -30,7 +30,7 @@ class Box:
 def slow(request: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the calls that no guard recognised; with arrays compared in native code where there is some, or not."""
     if request.param == "python":
-        monkeypatch.setattr(guarded, "alike", lambda values: None)
+        monkeypatch.setattr(guarded, "alike", lambda values, state=(): None)
     counts: list[int] = []
     general = dispatch.Dispatcher._general
 
