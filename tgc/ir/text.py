@@ -96,7 +96,7 @@ class _Printer:
         return found
 
     def _unique(self, wanted: str) -> str:
-        stem = re.sub(r"\W", "_", wanted) or "value"
+        stem = _plain(wanted) or "value"
         if stem[0].isdigit() or keyword.iskeyword(stem) or _AUTOMATIC.match(stem):
             stem = f"_{stem}"
         name, count = stem, 1
@@ -202,8 +202,13 @@ def _is_plain_name(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name) and not _AUTOMATIC.match(name)
 
 
+def _plain(name: str) -> str:
+    """A name without what no identifier holds. Most are identifiers: then no pattern has to be compiled."""
+    return name if name.isidentifier() else re.sub(r"\W", "_", name)
+
+
 def _function_name(name: str) -> str:
-    stem = re.sub(r"\W", "_", name) or "graph"
+    stem = _plain(name) or "graph"
     return f"_{stem}" if stem[0].isdigit() or keyword.iskeyword(stem) else stem
 
 

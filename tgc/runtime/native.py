@@ -15,12 +15,11 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from importlib.util import find_spec
 
 import numpy as np
 
 from tgc.runtime import arrays
-from tgc.runtime.objects import assembly, builtin, fill, interpreter, load
+from tgc.runtime.objects import assembly, builtin, features, fill, interpreter, load
 
 Kernel = Callable[..., None]
 
@@ -40,18 +39,22 @@ _API = (
 @lru_cache(maxsize=1)
 def unavailable() -> str | None:
     """Why native code cannot be made here, or None."""
-    if find_spec("llvmlite") is None:
+    try:
+        import llvmlite.binding as llvm
+    except ImportError:
         return 'llvmlite is not installed (pip install "tgc[cpu]")'
     # As the manual of free-threaded CPython says; sysconfig takes milliseconds to know the same.
     if sys.implementation.name != "cpython" or "free-threading" in sys.version:
         return "it knows the array objects of CPython with the interpreter lock alone"
-    import llvmlite.binding as llvm
-
-    if llvm.get_process_triple().startswith("x86_64") and not llvm.get_host_cpu_features()["fma"]:
+    if llvm.get_process_triple().startswith("x86_64") and not features()["fma"]:
         return "the processor has no fused multiply-add, on which its functions rest"
     probe = np.arange(3.0)
     found = ctypes.c_void_p.from_address(id(probe) + object.__basicsize__).value
-    return None if found == probe.ctypes.data else "arrays are laid out in an unknown way"
+    return (
+        None
+        if found == probe.__array_interface__["data"][0]
+        else "arrays are laid out in an unknown way"
+    )
 
 
 class Module:

@@ -24,9 +24,14 @@ def load(*texts: str) -> Any:
     import llvmlite.binding as llvm
 
     with _loading:
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
-        for text in texts:
-            engine.add_object_file(llvm.ObjectFileRef.from_data(_object_code(text)))
+        codes = [_object_code(text) for text in texts]
+        llvm.initialize_native_target()
+        machine = llvm.Target.from_default_triple().create_target_machine(opt=0, jit=True)
+        nothing = llvm.parse_assembly("")
+        engine = llvm.create_mcjit_compiler(nothing, machine)
+        engine.remove_module(nothing)  # or that is compiled, which takes longer than all the rest
+        for code in codes:
+            engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
         _alive.append(engine)
         return engine
@@ -78,11 +83,19 @@ def assembly(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
+def features() -> Any:
+    """What the processor has, by LLVM's names."""
+    import llvmlite.binding as llvm
+
+    return llvm.get_host_cpu_features()
+
+
+@lru_cache(maxsize=1)
 def _host() -> tuple[str, str]:
     """The processor's name and features, as LLVM writes them."""
     import llvmlite.binding as llvm
 
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    return llvm.get_host_cpu_name(), features().flatten()
 
 
 def _machine() -> Any:

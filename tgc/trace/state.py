@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain, count
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -67,8 +68,8 @@ class Sizes:
         self.assumptions: dict[Assumption, None] = {}
         self._of_extent: dict[int, Dim] = {}
         self._of_name: dict[str, Dim] = {}
-        letters = [*LETTERS, *(f"n{i}" for i in range(2, 1000))]
-        self._free = iter([name for name in letters if name not in reserved])
+        letters = chain(LETTERS, (f"n{i}" for i in count(2)))
+        self._free = (name for name in letters if name not in reserved)
 
     def dim(self, extent: int | str) -> Dim:
         """The size of an argument's dimension: extents that are equal share a symbol; a name is a spec's symbol."""
