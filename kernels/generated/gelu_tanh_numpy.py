@@ -32,8 +32,7 @@ def gelu_tanh_kernel_block(x, out):
     np.multiply(c_m1_59577, out, out)
     np.exp(out, out)
     np.add(out, c_1, out)
-    np.divide(c_1, out, out)
-    np.multiply(x, out, out)
+    np.divide(x, out, out)
 
 
 def gelu_tanh_kernel(x, out, cols, rows):
@@ -75,14 +74,12 @@ def gelu_tanh_backward_kernel_block(x, g, d_x, t0, t1, t2, t3):
     np.multiply(c_m1_59577, t1, t2)
     np.exp(t2, t2)
     np.add(t2, c_1, t2)
-    np.divide(c_1, t2, t2)
     np.multiply(x, g, t3)
     np.multiply(c_1_59577, t1, t1)
     np.exp(t1, t1)
     np.add(t1, c_1, t1)
-    np.divide(c_1, t1, t1)
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
-    np.multiply(t3, t1, t1)
+    np.divide(t3, t1, t1)
     np.multiply(c_1_59577, t1, t1)
     np.add(g, t1, t3)
     np.multiply(t0, t1, t0)
@@ -93,7 +90,7 @@ def gelu_tanh_backward_kernel_block(x, g, d_x, t0, t1, t2, t3):
     np.multiply(x, t1, t1)
     np.multiply(c_0_044715, t1, t1)
     np.add(d_x, t1, d_x)
-    np.multiply(t2, d_x, d_x)
+    np.divide(d_x, t2, d_x)
 
 
 def gelu_tanh_backward_kernel(x, g, d_x, cols, rows):

@@ -24,8 +24,7 @@ def swiglu_kernel_block(gate, value, out):
     np.negative(gate, out)
     np.exp(out, out)
     np.add(out, c_1, out)
-    np.divide(c_1, out, out)
-    np.multiply(gate, out, out)
+    np.divide(gate, out, out)
     np.multiply(value, out, out)
 
 
@@ -43,7 +42,7 @@ def swiglu_kernel(gate, value, out, cols, rows):
             r1 = min(r0 + 131072, cols * rows)
             swiglu_kernel_block(gate[r0:r1], value[r0:r1], out[r0:r1])
 
-    parallel(blocks, -(-(cols * rows) // 131072), 2)
+    parallel(blocks, -(-(cols * rows) // 131072), 3)
 
 
 @quiet
@@ -63,13 +62,12 @@ def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0):
     # definitions.py:33: return gate / (1.0 + tgc.exp(-gate)) * value
     np.negative(gate, d_gate)
     np.exp(d_gate, d_gate)
+    np.add(d_gate, c_1, d_value)
+    np.divide(c_1, d_value, d_value)
+    np.multiply(gate, g, t0)
+    np.divide(c_1, d_gate, d_gate)
     np.add(d_gate, c_1, d_gate)
-    np.divide(c_1, d_gate, d_value)
-    np.multiply(gate, g, d_gate)
-    np.exp(gate, t0)
-    np.add(t0, c_1, t0)
-    np.divide(c_1, t0, t0)
-    np.multiply(d_gate, t0, d_gate)
+    np.divide(t0, d_gate, d_gate)
     np.add(g, d_gate, d_gate)
     np.multiply(value, d_gate, d_gate)
     np.multiply(d_value, d_gate, d_gate)

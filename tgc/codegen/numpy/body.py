@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from tgc.codegen.naming import Names, size_operand, size_text
 from tgc.codegen.numpy.clamps import clamps
 from tgc.codegen.numpy.constants import Constants, dtype_text
+from tgc.codegen.numpy.folds import FOLDERS, Folds
 from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
 from tgc.codegen.numpy.liveness import Liveness, Value, analyse, last_read, statements
 from tgc.codegen.numpy.padding import Padded, needed, padding, restates
 from tgc.codegen.numpy.products import sums_of_products
+from tgc.codegen.numpy.scalars import is_operator, operator_text, wanted_forms
 from tgc.codegen.numpy.slots import Lender, Place, Slots
 from tgc.codegen.numpy.views import Layout, View, affine_view, layout
 from tgc.errors import BackendError, Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, Size
 from tgc.kernel.ir import (
@@ -38,15 +39,6 @@ from tgc.kernel.ir import (
     Statement,
     Store,
 )
-
-FOLDERS = {
-    "sum": "np.add",
-    "prod": "np.multiply",
-    "max": "np.maximum",
-    "min": "np.minimum",
-    "any": "np.logical_or",
-    "all": "np.logical_and",
-}
 
 
 @dataclass(frozen=True)
@@ -89,6 +81,7 @@ class Body:
     scopes: list[Scope] = field(default_factory=list)
     _arrays: dict[str, Array] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
+    _scalars: dict[str, str] = field(default_factory=dict)
     _locals: dict[str, str] = field(default_factory=dict)
     _masks: dict[tuple[str, DType], Array] = field(default_factory=dict)
     _line: Line | None = None
@@ -97,9 +90,11 @@ class Body:
         self.frame = tuple(a.name for a in self.kernel.axes)
         self.slots = Slots(self.names)
         self.indices = IndexArrays(self)
+        self.folds = Folds(self)
         listed = statements(self.kernel.body)
         self._draws = [s for s in listed if isinstance(s, Op) and s.op in ("philox", "normal")]
         self._loops = [s for s in statements(self.kernel.body) if isinstance(s, Loop)]
+        self._forms = wanted_forms(self.kernel)
         self._find_views()
         self.live: Liveness = analyse(self.kernel, self._may_write_early)
         self.products = sums_of_products(self.kernel, self.live)
@@ -246,9 +241,25 @@ class Body:
         return size_text(dim, self.sizes)
 
     def define(self, name: str, expression: str) -> None:
-        """Bind a small or fresh value to a name of its own."""
-        self._texts[name] = self.names.new(name)
-        self.emit(f"{self._texts[name]} = {expression}")
+        """Bind a small or fresh value to a name of its own, in the forms that its users want (`scalars.py`)."""
+        local = self._texts[name] = self.names.new(name)
+        as_scalar, as_array = (name in wanted for wanted in self._forms)
+        if self.live.values[name].axes or not (as_scalar or as_array):
+            self.emit(f"{local} = {expression}")
+        elif not as_scalar:
+            self.emit(f"{local} = np.asarray({expression})")
+        else:
+            self._scalars[name] = local
+            self.emit(f"{local} = {expression}")
+            if as_array:
+                self._texts[name] = self.names.new(f"{name}_array")
+                self.emit(f"{self._texts[name]} = np.asarray({local})")
+
+    def scalar(self, name: str) -> str:
+        """The text of a value without axes as a numpy scalar."""
+        if name in self._scalars:
+            return self._scalars[name]
+        return f"{self.operand(name)}[()]" if name in self._arrays else self._texts[name]
 
     def emit(self, line: str) -> None:
         self.lines.append(line)
@@ -358,6 +369,10 @@ class Body:
         if s.name in self.aliases:
             self._alias(s.name, self.aliases[s.name])
             return
+        if is_operator(s):
+            texts = {a: self.scalar(a) for a in s.args if isinstance(a, str)}
+            self.define(s.name, operator_text(s, texts, self.sizes))
+            return
         clamp = self.clamps.get(s.name)
         operands = s.args if clamp is None else (clamp.value, clamp.low, clamp.high)
         args = [self.operand(a) for a in operands]
@@ -368,9 +383,8 @@ class Body:
         target = self._destination(s, named)
         if s.op == "cast":
             if target is None:
-                self.define(
-                    s.name, f"{_as_array(args[0], s.args[0])}.astype({dtype_text(s.dtype)})"
-                )
+                text = f"{_as_array(args[0], s.args[0])}.astype({dtype_text(s.dtype)})"
+                self.define(s.name, f"{text}[()]" if s.name in self._forms[0] else text)
             else:
                 self.emit(f"{target}[...] = {args[0]}")
             return
@@ -393,6 +407,8 @@ class Body:
             self._arrays[name] = self._arrays[other]
         else:
             self._texts[name] = self._texts[other]
+        if other in self._scalars:
+            self._scalars[name] = self._scalars[other]
 
     def _where(self, s: Op, args: list[str]) -> None:
         """By bits; only the `yes` operand may share the target."""
@@ -435,117 +451,12 @@ class Body:
 
     # --- folds ---
 
-    def reduction(self, s: Reduce, *, out: str | None = None) -> str:
-        """The expression that folds a block's value."""
-        if s.name in self.products:
-            text = self._einsum(s)
-            return text if out is None else f"{out}[...] = {text}"
-        value = self.operand(s.value)
-        dims = layout(self._axes_of(s.value), self.frame)
-        missing = [a for a in s.over if a not in dims]
-        if missing:
-            dims = layout(tuple({*self._axes_of(s.value), *s.over}), self.frame)
-            value = f"np.broadcast_to({value}, ({self._shape(dims)}))"
-        special = None if missing else self._special_fold(s, value, dims)
-        if special is not None:
-            return special if out is None else f"{out}[...] = {special}"
-        return self._reduce_call(s, value, dims, out)
-
-    def _reduce_call(self, s: Reduce, value: str, dims: Layout, out: str | None) -> str:
-        over = [i for i, a in enumerate(dims) if a in s.over]
-        result = layout(s.axes, self.frame)
-        options = []
-        if len(dims) > 1 and not result:
-            options.append("axis=None")
-        elif len(dims) > 1:
-            options.append(f"axis={over[0]}" if len(over) == 1 else f"axis={tuple(over)}")
-        keep = bool(result) and len(result) > len(dims) - len(over)
-        if keep:
-            options.append("keepdims=True")
-        if s.dtype.kind in ("int", "uint") and s.monoid in ("sum", "prod"):
-            options.append(f"dtype={dtype_text(s.dtype)}")
-        if s.monoid in ("max", "min") and any(self.extent_of(a) == 0 for a in s.over):
-            options.append(f"initial={self.identity(s)}")
-        drop = len(dims) - len(result) if keep else 0
-        if out is not None:
-            options.append(f"out={out}[{'None, ' * drop}...]" if drop else f"out={out}")
-        text = f"{FOLDERS[s.monoid]}.reduce({', '.join([value, *options])})"
-        return text + f"[{', '.join('0' * drop)}]" if drop and out is None else text
-
-    def _special_fold(self, s: Reduce, value: str, dims: Layout) -> str | None:
-        """A fold for which there is something faster than the ufunc's own, for large arrays of floats."""
-        over = [i for i, a in enumerate(dims) if a in s.over]
-        plain = s.dtype.name in ("float32", "float64") and None not in dims
-        if (
-            not plain
-            or isinstance(s.value, Const)
-            or self.live.values[s.value].dtype is not s.dtype
-        ):
-            return None
-        result = layout(s.axes, self.frame)
-        if s.monoid == "sum" and over == [len(dims) - 1] and len(dims) <= 2:
-            widen = "[:, None]" if len(result) == 2 else ""
-            return f"sum_line({value})" if len(dims) == 1 else f'np.einsum("rc->r", {value}){widen}'
-        if len(dims) != 2 or any(self.extent_of(a) == 0 for a in s.over):
-            return None
-        if over == [0] and len(result) == 1:
-            return f"fold_rows({FOLDERS[s.monoid]}, {value})"
-        if over == [1] and len(result) == 2:
-            return f"fold_columns({FOLDERS[s.monoid]}, {value})"
-        return None
-
-    def _einsum(self, s: Reduce) -> str:
-        product = self.products[s.name]
-        args = product.args if product.op == "mul" else product.args * 2
-        texts = [self.operand(a) for a in args]
-        dims = [layout(self._axes_of(a), self.frame) for a in args]
-        result = layout(s.axes, self.frame)
-        if not result and len(dims[0]) == 1 and dims[0] == dims[1]:
-            return f"np.dot({texts[0]}, {texts[1]})"
-        whole = max(dims, key=len)
-        if len(whole) == 2 and None not in whole and s.over == whole[1:]:
-            if all(d in (whole, whole[1:]) for d in dims):
-                widen = "[:, None]" if len(result) == 2 else ""
-                return f"np.vecdot({texts[0]}, {texts[1]}){widen}"
-        letters = {a: chr(ord("a") + i) for i, a in enumerate(self.frame)}
-        if all(len(a) == 1 for a in self.frame):
-            letters = {a: a for a in self.frame}
-        inputs = ",".join(
-            "".join(letters[self.frame[len(self.frame) - len(d) + i]] for i in range(len(d)))
-            for d in dims
-        )
-        output = "".join(letters[a] for a in result if a is not None)
-        widen = (
-            f"[{', '.join('None' if a is None else ':' for a in result)}]" if None in result else ""
-        )
-        return f'np.einsum("{inputs}->{output}", {texts[0]}, {texts[1]}){widen}'
-
-    def _axes_of(self, operand: Operand) -> tuple[str, ...]:
-        return () if isinstance(operand, Const) else self.live.values[operand].axes
-
-    def _shape(self, dims: Layout) -> str:
-        """The shape of a layout in this block."""
-        texts = []
-        for d in dims:
-            low, high = ("0", "1") if d is None else self.indices.bounds(d)
-            texts.append(high if low == "0" else f"{high} - {low}")
-        return ", ".join(texts) + ","
-
     def _reduce(self, s: Reduce) -> None:
         target = self._destination(s)
         if target is None:
-            self.define(s.name, self.reduction(s))
+            self.define(s.name, self.folds.reduction(s))
         else:
-            self.emit(self.reduction(s, out=target))
-
-    def identity(self, s: Reduce) -> str:
-        """The identity element of a fold, in its dtype."""
-        value: float = BASIC_MONOIDS[s.monoid]
-        if s.dtype.kind in ("int", "uint") and s.monoid in ("max", "min"):
-            return f"np.iinfo({dtype_text(s.dtype)}).{'min' if s.monoid == 'max' else 'max'}"
-        return self.constants.name(
-            Const(bool(value) if s.dtype is dtypes.bool_ else value, s.dtype)
-        )
+            self.emit(self.folds.reduction(s, out=target))
 
     def _loop(self, s: Loop) -> None:
         axis = self.kernel.axis(s.axis)
@@ -570,7 +481,7 @@ class Body:
     def _start_fold(self, fold: Reduce) -> None:
         dims = layout(fold.axes, self.frame)
         if not dims:
-            self.define(fold.name, f"{self.identity(fold)}[()]")
+            self.define(fold.name, f"{self.folds.identity(fold)}[()]")
             return
         if fold.name in self.live.direct:
             store = self.live.direct[fold.name]
@@ -578,11 +489,11 @@ class Body:
         else:
             place = self.slots.own(fold.name, fold.dtype, dims)
             self._arrays[fold.name] = Array(place.name, dims, is_scratch=True)
-        self.emit(f"{self.reach(self._arrays[fold.name])}.fill({self.identity(fold)})")
+        self.emit(f"{self.reach(self._arrays[fold.name])}.fill({self.folds.identity(fold)})")
 
     def _step_fold(self, fold: Reduce) -> None:
         """Fold a block into the accumulator."""
-        call, text = FOLDERS[fold.monoid], self.reduction(fold)
+        call, text = FOLDERS[fold.monoid], self.folds.reduction(fold)
         if fold.name in self._arrays:
             total = self.reach(self._arrays[fold.name])
             self.emit(f"{call}({total}, {text}, out={total})")

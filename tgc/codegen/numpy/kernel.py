@@ -21,6 +21,7 @@ from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.repeats import remove_repeats
 from tgc.codegen.numpy.short import write_out
 from tgc.codegen.numpy.slots import Place
+from tgc.codegen.numpy.strength import reduce_strength
 from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Axis, Kernel, Load, Op, Reduce, Store
@@ -41,6 +42,7 @@ class Argument:
 def emit_kernel(kernel: Kernel, name: str, constants: Constants, module_names: Names) -> str:
     """The source of a kernel's functions. The last one, `name`, takes the buffers, then the sizes, by position."""
     kernel = remove_repeats(gather_selections(remove_points(write_out(kernel))))
+    kernel = reduce_strength(kernel)
     writer = _KernelWriter(kernel, name, constants, module_names)
     if writer.scratch > SCRATCH:
         writer = _KernelWriter(_halved(kernel), name, constants, module_names)

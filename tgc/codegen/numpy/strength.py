@@ -1,0 +1,133 @@
+"""Fewer and cheaper calls for the same value: each operation of numpy is a pass over its operands.
+
+| written | becomes |
+|---|---|
+| x * (1 / y), where nobody else wants 1 / y | x / y, rounded once |
+| s * (t * x), where x has more axes than s and t | (s * t) * x, one long product |
+| c + exp(x), where there is exp(-x) | c + 1 / exp(-x), at a third of the price |
+
+As `regroup` in `simplify.patterns` these round elsewhere. The last one loses the exponentials too small for their
+type, which a constant of ordinary size does not feel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from tgc.codegen.numpy.liveness import operands, statements
+from tgc.ir.sizes import Size
+from tgc.kernel.ir import Const, Kernel, Loop, Op, Operand, Statement, Store
+
+ORDINARY = 2.0**-20
+"""Constants from here on."""
+
+
+def reduce_strength(kernel: Kernel) -> Kernel:
+    """The same kernel by fewer or cheaper operations."""
+    everything = _everything(kernel)
+    uses = Counter(name for s in everything for name in operands(s))
+    axes = {s.name: s.axes for s in everything if not isinstance(s, Store | Loop)}
+    return replace(kernel, body=_Walk(uses, axes, _only_added(everything)).body(kernel.body))
+
+
+def _everything(kernel: Kernel) -> list[Statement]:
+    found: list[Statement] = []
+    for s in statements(kernel.body):
+        found += s.folds if isinstance(s, Loop) else [s]
+    return found
+
+
+def _only_added(everything: list[Statement]) -> frozenset[str]:
+    """The values that are read by nothing but additions of ordinary constants."""
+    added: set[str] = set()
+    others: set[str] = set()
+    for s in everything:
+        to_constant = isinstance(s, Op) and s.op == "add" and any(map(_is_ordinary, s.args))
+        (added if to_constant else others).update(operands(s))
+    return frozenset(added - others)
+
+
+def _is_ordinary(a: Operand) -> bool:
+    return isinstance(a, Const) and not isinstance(a.value, Size) and abs(a.value) >= ORDINARY
+
+
+@dataclass
+class _Walk:
+    """One walk over a body and the loops in it; `made` holds the operations of the body it is in."""
+
+    uses: Counter[str]
+    axes: dict[str, tuple[str, ...]]
+    added: frozenset[str]
+    made: dict[str, Op] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)
+
+    def body(self, body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+        found: list[Statement] = []
+        for s in body:
+            if isinstance(s, Loop):
+                inside = _Walk(self.uses, self.axes, self.added)
+                found.append(replace(s, body=inside.body(s.body)))
+            elif isinstance(s, Op) and s.dtype.name in ("float32", "float64"):
+                found += (ops := self._op(s))
+                self.made.update({op.name: op for op in ops})
+            else:
+                found.append(s)
+        return tuple(s for s in found if id(s) not in self.dropped)
+
+    def _op(self, s: Op) -> list[Op]:
+        """The operations that an operation becomes."""
+        if s.op == "mul":
+            return self._quotient(s) or self._long_product(s) or [s]
+        return self._inverse_exponential(s) or [s]
+
+    def _quotient(self, s: Op) -> list[Op] | None:
+        for x, other in (s.args, s.args[::-1]):
+            inverse = self._alone(other, "div", s)
+            if inverse is not None and _is_one(inverse.args[0]):
+                self.dropped.add(id(inverse))
+                return [replace(s, op="div", args=(x, inverse.args[1]))]
+        return None
+
+    def _long_product(self, s: Op) -> list[Op] | None:
+        for first, other in (s.args, s.args[::-1]):
+            inner = self._alone(other, "mul", s)
+            for second, x in (inner.args, inner.args[::-1]) if inner is not None else ():
+                short = {*self._axes_of(first), *self._axes_of(second)}
+                axes = tuple(a for a in s.axes if a in short)
+                if inner is not None and len(axes) < len(s.axes):
+                    self.dropped.add(id(inner))
+                    factor = replace(inner, args=(first, second), axes=axes)
+                    self.axes[factor.name] = axes
+                    return [factor, replace(s, args=(x, factor.name))]
+        return None
+
+    def _inverse_exponential(self, s: Op) -> list[Op] | None:
+        if s.op != "exp" or s.name not in self.added:
+            return None
+        for other in self.made.values():
+            if other.op == "exp" and other.axes == s.axes and self._are_opposite(other, s):
+                return [replace(s, op="div", args=(Const(1.0, s.dtype), other.name))]
+        return None
+
+    def _are_opposite(self, a: Op, b: Op) -> bool:
+        """Whether the operand of one is that of the other, negated."""
+        for this, that in ((a, b), (b, a)):
+            negated = self.made.get(str(this.args[0]))
+            if negated is not None and negated.op == "neg" and negated.args == that.args:
+                return True
+        return False
+
+    def _alone(self, a: Operand, op: str, reader: Op) -> Op | None:
+        """The operation that made an operand as long as what reads it, if nothing else reads it."""
+        found = self.made.get(a) if isinstance(a, str) else None
+        if found is None or found.op != op or found.axes != reader.axes:
+            return None
+        return found if found.dtype is reader.dtype and self.uses[found.name] == 1 else None
+
+    def _axes_of(self, a: Operand) -> tuple[str, ...]:
+        return self.axes[a] if isinstance(a, str) else ()
+
+
+def _is_one(a: Operand) -> bool:
+    return isinstance(a, Const) and not isinstance(a.value, Size) and a.value == 1
