@@ -14,7 +14,7 @@ import pytest
 import tgc
 from kernels import definitions
 from tests.support import chain
-from tgc.codegen.native.loops import ROWS, rows_at_once, takes_vectors
+from tgc.codegen.native.loops import PIECES, ROWS, pieces, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, nest
 from tgc.errors import BackendError
 from tgc.kernel.ir import Kernel, Load
@@ -152,6 +152,39 @@ def test_folds_of_short_axes(reduce: str, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(
         tgc.jit(lambda x: f(x, axis=1), backend="native")(x), want(x, axis=1)
     )
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (lambda x, y: tgc.sum(x), PIECES),
+        (lambda x, y: tgc.sum(x * y), PIECES),
+        (lambda x, y: tgc.amax(tgc.abs(x - y) + 1.0), 2),
+        (lambda x, y: tgc.sum(tgc.exp(x)), 1),
+    ],
+)
+def test_long_folds_are_read_in_pieces(function: Callable[..., Any], count: int) -> None:
+    """Unless there is so much to do that chains of additions do not matter."""
+    first = lowered(function, "f32[n]", "f32[n]").kernels[0].kernel
+    (loop,) = (i for i in nest(first) if isinstance(i, For))
+    assert pieces(loop) == count
+
+
+@pytest.mark.parametrize("size", [1, 31, 127, 128, 129, 160, 255, 257, 1000, 8191, 8200, 70_001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.bool_])
+def test_folds_in_pieces_of_any_length(size: int, dtype: Any, rng: np.random.Generator) -> None:
+    x = rng.integers(-9, 9, size=(3, size)).astype(dtype)
+
+    def folds(x: Any) -> Any:
+        return tgc.sum(x[0]), tgc.amax(x[1]), tgc.sum(x, axis=1), tgc.any(x[2] > 7)
+
+    # Of small whole numbers every order of additions gives the same.
+    want = x[0].sum(), x[1].max(), x.sum(axis=1), (x[2] > 7).any()
+    for a, b in zip(tgc.jit(folds, backend="native")(x), want, strict=True):
+        np.testing.assert_array_equal(a, b)
+    if dtype == np.float32:
+        x[1, size // 2] = np.nan
+        assert np.isnan(tgc.jit(lambda x: tgc.amax(x[1]), backend="native")(x))
 
 
 # --- vectors --------------------------------------------------------------------------------------

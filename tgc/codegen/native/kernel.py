@@ -11,23 +11,22 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Address, Addresses, Position, numbers
+from tgc.codegen.native.folds import identity, merge, reduction
 from tgc.codegen.native.functions import IN_TWO, NARROW, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import (
     cast,
     constant,
     instruction,
-    order,
     quotient,
     spread,
 )
 from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
-from tgc.codegen.native.loops import inside, rows_at_once, takes_vectors
+from tgc.codegen.native.loops import inside, pieces, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
 from tgc.codegen.native.signs import Named, has_less_to_do, named
 from tgc.errors import Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.sizes import Dim, Size
 from tgc.kernel.ir import (
     Buffer,
@@ -45,6 +44,7 @@ from tgc.kernel.ir import (
 from tgc.kernel.walk import gathered, index_axes
 
 VECTOR_BYTES = 128
+_Accumulators = dict[str, tuple[str, int]]
 Needed = tuple[str, DType, int]
 
 
@@ -127,7 +127,7 @@ class _Writer:
     needed: set[Needed] = field(default_factory=set)
     pointers: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, tuple[str, str]] = field(default_factory=dict)
-    accumulators: dict[str, tuple[str, int]] = field(default_factory=dict)
+    accumulators: _Accumulators = field(default_factory=dict)
     arrays: dict[str, _Array] = field(default_factory=dict)
     sums: dict[str, Value] = field(default_factory=dict)
     aligned: set[Dim] = field(default_factory=set)
@@ -203,6 +203,8 @@ class _Writer:
             with self.f.loop(loop.axis, low, high) as index:
                 self._turn(loop, scope, index, 1, None)
         else:
+            if (count := pieces(loop)) > 1:
+                low = self._pieces(loop, scope, low, high, lanes, count)
             self._vectors(loop, scope, low, high, lanes)
         for step in loop.folds:
             if not step.array:
@@ -235,6 +237,45 @@ class _Writer:
             self._items(loop.items, inner)
         else:
             self._side_by_side(loop.items, inner, scope.rows)
+
+    def _pieces(self, loop: For, scope: _Scope, low: str, high: str, lanes: int, count: int) -> str:
+        """A vector of each of `count` equal pieces in a turn, with accumulators of their own; where the rest begins."""
+        f, axis = self.f, loop.axis
+        length = f.put("length", f"sub nsw i64 {high}, {low}")
+        part = f.put("piece", f"sdiv i64 {length}, {count * lanes}")
+        part = f.put("piece", f"mul nsw i64 {part}, {lanes}")
+        many = f.put("many", f"icmp sgt i64 {part}, 0")
+        own = {step.fold.name: self.accumulators[step.fold.name] for step in loop.folds}
+        with f.when(many, f"{axis}.pieces"):
+            sums = [own]
+            for _ in range(1, count):
+                for step in loop.folds:
+                    self._start(step, lanes)
+                sums.append({name: self.accumulators[name] for name in own})
+            end = f.put("end", f"add nsw i64 {low}, {part}")
+            with f.loop(axis, low, end, lanes) as index:
+                for k, accumulators in enumerate(sums):
+                    self.accumulators |= accumulators
+                    self._turn(loop, scope, index, lanes, None)
+                    index = f.put(axis, f"add nsw i64 {index}, {part}") if k + 1 < count else index
+            while len(sums) > 1:
+                for into, other in zip(sums, sums[len(sums) // 2 :], strict=False):
+                    self._add_up(loop, into, other)
+                sums = sums[: len(sums) // 2]
+            self.accumulators |= own
+        done = f.put("done", f"mul nsw i64 {part}, {count}")
+        return f.put("rest", f"add nsw i64 {low}, {done}")
+
+    def _add_up(self, loop: For, into: _Accumulators, other: _Accumulators) -> None:
+        """Fold the accumulators of one piece into those of another."""
+        for fold in (step.fold for step in loop.folds):
+            pointer, lanes = into[fold.name]
+            kind = vector(register_type(fold.dtype), lanes)
+            old, new = (
+                Value(self.f.put("sum", f"load {kind}, ptr {at[fold.name][0]}"), fold.dtype, lanes)
+                for at in (into, other)
+            )
+            self.f.do(f"store {merge(self.f, fold, old, new)}, ptr {pointer}")
 
     def _whole(self, low: str, high: str, count: int) -> str:
         """Where the last of the turns of `count` elements ends that fit between two places."""
@@ -309,7 +350,7 @@ class _Writer:
         total = f.put(f"{fold.name}.lanes", f"load {kind}, ptr {pointer}")
         if not across:
             return Value(total, fold.dtype, lanes)
-        name = f"llvm.vector.reduce.{_reduction(fold)}.{suffix(scalar, lanes)}"
+        name = f"llvm.vector.reduce.{reduction(fold)}.{suffix(scalar, lanes)}"
         if fold.monoid in ("sum", "prod") and fold.dtype.is_float:
             f.declared.add(f"declare {scalar} @{name}({scalar}, {kind})")
             first = "-0.0" if fold.monoid == "sum" else "1.0"  # each leaves any number as it is
@@ -326,12 +367,12 @@ class _Writer:
         value = self._operand(fold.value, scope)
         if fold.name in self.sums:
             old = self.sums[fold.name]
-            self.sums[fold.name] = _merge(f, fold, old, spread(f, value, old.lanes))
+            self.sums[fold.name] = merge(f, fold, old, spread(f, value, old.lanes))
             return
         if step.array:
             where = self._element(self.arrays[fold.name])
             old = self.addresses.load("sum", where, scope.mask)
-            new = _merge(f, fold, old, spread(f, value, where.lanes))
+            new = merge(f, fold, old, spread(f, value, where.lanes))
             self.addresses.store(where, new, scope.mask)
             return
         pointer, lanes = self.accumulators[fold.name]
@@ -339,7 +380,7 @@ class _Writer:
         if scope.mask is not None:
             value = self._select(scope.mask, value, spread(f, identity(fold), lanes))
         old = Value(f.put("sum", f"load {value.type}, ptr {pointer}"), fold.dtype, lanes)
-        f.do(f"store {_merge(f, fold, old, value)}, ptr {pointer}")
+        f.do(f"store {merge(f, fold, old, value)}, ptr {pointer}")
 
     def _select(self, mask: Value, yes: Value, no: Value) -> Value:
         return instruction(self.f, "present", "where", [mask, yes, no], yes.dtype)
@@ -550,39 +591,3 @@ class _Writer:
             size = Value(self.size(operand.value), dtypes.int64)
             return cast(self.f, "size", size, operand.dtype)
         return constant(operand.value, operand.dtype)
-
-
-# --- folds ----------------------------------------------------------------------------------------------------------
-
-
-def identity(fold: Reduce) -> Value:
-    """What a fold of nothing is."""
-    value = BASIC_MONOIDS[fold.monoid]
-    if fold.dtype.kind in ("int", "uint") and fold.monoid in ("max", "min"):
-        bits, signed = 8 * fold.dtype.itemsize, fold.dtype.kind == "int"
-        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-        value = low if fold.monoid == "max" else high
-    return constant(value, fold.dtype)
-
-
-def _merge(f: Function, fold: Reduce, old: Value, new: Value) -> Value:
-    if fold.monoid in ("max", "min"):
-        return Value(order(f, fold.name, fold.monoid, old, new), fold.dtype, old.lanes)
-    op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}[fold.monoid]
-    if fold.dtype.kind == "bool":
-        op = {"add": "or", "mul": "and"}.get(op, op)
-    return instruction(f, fold.name, op, [old, new], fold.dtype)
-
-
-def _reduction(fold: Reduce) -> str:
-    """The name of LLVM's reduction over the lanes of a vector."""
-    if fold.monoid in ("any", "all"):
-        return "or" if fold.monoid == "any" else "and"
-    if fold.monoid in ("max", "min"):
-        if fold.dtype.is_float:
-            return f"f{fold.monoid}imum"
-        if fold.dtype.kind == "bool":
-            return "or" if fold.monoid == "max" else "and"
-        return f"{'s' if fold.dtype.kind == 'int' else 'u'}{fold.monoid}"
-    word = "add" if fold.monoid == "sum" else "mul"
-    return f"f{word}" if fold.dtype.is_float else word

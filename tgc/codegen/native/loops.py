@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, spans
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Iota, Load, Op, Store
@@ -9,8 +11,10 @@ from tgc.kernel.walk import index_axes
 
 ROWS = 8
 """Rows a column sum adds at once: it reads and writes its sums that much less, and memory in more streams."""
+PIECES = 4
+"""Parts of a long fold that are read in turn: as many chains of additions, and streams from memory."""
 BODY = 32
-"""At most so many statements are written out for them together."""
+"""At most so many statements are written out together, of rows or of pieces."""
 
 
 def takes_vectors(loop: For) -> bool:
@@ -59,9 +63,21 @@ def rows_at_once(loop: For) -> int:
     folds = [i.fold for i in columns.items if isinstance(i, Step)]
     if not folds or any(fold.over != (loop.axis,) for fold in folds):
         return 1
-    each = sum(_size(i) for i in columns.items if loop.axis in spans(i))
-    count = ROWS
-    while count > 1 and count * each > BODY:
+    return _as_fit(ROWS, [i for i in columns.items if loop.axis in spans(i)], BODY)
+
+
+def pieces(loop: For) -> int:
+    """How many pieces of a loop of vectors share its turns, a power of two: for folds with little to do between."""
+    if not loop.folds or any(step.array for step in loop.folds):
+        return 1
+    if any(isinstance(i, For) for i in loop.items):
+        return 1
+    return _as_fit(PIECES, loop.items, BODY // 2)
+
+
+def _as_fit(count: int, items: Sequence[Item], most: int) -> int:
+    """`count`, or the power of two below that leaves `most` statements at most."""
+    while count > 1 and count * sum(map(_size, items)) > most:
         count //= 2
     return count
 
