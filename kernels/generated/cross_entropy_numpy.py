@@ -56,7 +56,7 @@ def fold_columns(ufunc, x):
 
 
 def cross_entropy_kernel_0_block(
-    logits, label, where, row_sum, total_partial, logits_flat, t0, i_lo, i_hi, cols_i64, cols
+    logits, label, where, row_sum, total_partial, logits_all, t0, i_lo, i_hi, cols_i64, cols
 ):
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     partial = c_0[()]
@@ -80,12 +80,7 @@ def cross_entropy_kernel_0_block(
         lt = np.less(label_i, c_0_i64)
         add_1 = np.add(label_i, cols_i64)
         where_2 = np.where(lt, add_1, label_i)
-        logits_value_1_low = np.greater_equal(where_2, c_0_i64)
-        logits_value_1_high = np.less(where_2, cols_i64)
-        logits_value_1_inside = np.bitwise_and(logits_value_1_low, logits_value_1_high)
-        logits_value_1 = np.where(
-            logits_value_1_inside, logits_flat.take(i * cols + where_2, mode="clip"), c_0
-        )
+        logits_value_1 = logits_all[i, where_2]
         # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
         sub_1 = np.subtract(add, logits_value_1)
         partial = np.add(partial, np.add.reduce(sub_1, axis=None))
@@ -96,12 +91,12 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     # where = where(isinf(max(logits, axis=1)), 0, max(logits, axis=1))
     # row_sum = sum(exp(logits - where), axis=1)
     # total_partial = sum(where + log(row_sum) - chosen, axis=0)
-    logits_flat = logits.reshape(-1)
+    logits_all = logits
     where = where[:, None]
     row_sum = row_sum[:, None]
     label = label[:, None]
     cols_i64 = np.array(cols, np.int64)
-    i_step = -(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols)
+    i_step = -(-131072 // cols) + -(-rows // 64) + 7
 
     def blocks(first, last):
         t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
@@ -109,11 +104,11 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
             i_lo = i_program * i_step
             i_hi = min(i_lo + i_step, rows)
             cross_entropy_kernel_0_block(
-                logits, label, where, row_sum, total_partial[i_program, ...], logits_flat, t0, i_lo,
+                logits, label, where, row_sum, total_partial[i_program, ...], logits_all, t0, i_lo,
                 i_hi, cols_i64, cols
             )
 
-    parallel(blocks, -(-rows // i_step), 1 + 333000 // (i_step * cols))
+    parallel(blocks, -(-rows // i_step), 1 + 385000 // (i_step * cols))
 
 
 def cross_entropy_kernel_1(out, total_partial, cols, rows):
@@ -128,9 +123,7 @@ def cross_entropy_kernel_1(out, total_partial, cols, rows):
 def cross_entropy(logits, label, rows=None, cols=None, empty=empty):
     if rows is None:
         rows, cols = logits.shape
-    programs = -(
-        -rows // (-(-8 // (-(-131072 // cols))) * -(-131072 // cols) + -(-rows // (64 * -(-131072 // cols))) * -(-131072 // cols) - -(-131072 // cols))
-    )
+    programs = -(-rows // (-(-131072 // cols) + -(-rows // 64) + 7))
     out = empty((), np.float32)
     where = empty(rows, np.float32)
     row_sum = empty(rows, np.float32)

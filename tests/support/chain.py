@@ -24,7 +24,7 @@ from tgc.schedule.target import Target
 Array: TypeAlias = npt.NDArray[Any]
 
 TINY = Target("tiny", "numpy", flat=8, tile=16, row=8, whole=4, programs=3)
-TINY_TRITON = replace(TINY, backend="triton")
+TINY_TRITON = replace(TINY, backend="triton", power_of_two=True, offset_bits=32, picks=True)
 TINY_NATIVE = replace(TINY, backend="native")
 
 

@@ -145,7 +145,7 @@ class Lowering:
                 value = self.value(root.node, index, None, own=True)
                 buffer = self.placed[root.node].buffer
                 flat.stores.append(Store(buffer.name, _flat_index(buffer, index), value, ()))
-        flat.body = pick_gathered(self.body, self._fresh)
+        flat.body = pick_gathered(self.body, self._fresh) if self.target.picks else self.body
         self._check()
         flat.inline = [f.node for f in self.folds]
         return flat

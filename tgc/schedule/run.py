@@ -82,7 +82,7 @@ def schedule(
             count = sum(isinstance(s, Launch) for s in steps)
             title = f"{name}_kernel" if kernels == 1 else f"{name}_kernel_{count}"
             steps.append(Launch(_kernel(group, title, partition)))
-    if target.backend == "triton":
+    if target.offset_bits == 32:
         _ask_offsets([p.buffer for p in partition.placed.values()], facts)
     memory = [p.buffer for where in (partition.placed, partition.staged) for p in where.values()]
     plan = Plan(

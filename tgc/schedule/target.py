@@ -16,13 +16,18 @@ class Target:
         tile: elements a program works on at once.
         row: longest extent a program holds whole (a longer one is looped over).
         whole: largest tensor whose full reduction may be followed by its use in one program.
-        split: fewest elements of a split axis per program (for numpy in whole blocks): each program writes as many
-            partial results as one element has, so these must be few beside what is read.
-        unroll: rows so short are written out by the backend, for their exact length;
-            for numpy only beside many elements.
         programs: at most so many partial results per reduction; a function of the sizes, never of the chip, so that
             the bits of a result do not depend on it.
         contracts: a product and a sum are one operation, which rounds once.
+        split: fewest elements of a split axis per program: each program writes as many partial results as one element
+            has, so these must be few beside what is read.
+        unroll: rows so short are written out by the backend, for their exact length.
+        call: elements from which a call on arrays costs as much as the work in it, where a program is a sequence of
+            such calls that leave their results in scratch arrays; 1 where it is compiled code.
+        power_of_two: whether the lanes of a tile are a power of two.
+        offset_bits: width of an offset within a buffer.
+        picks: whether one element of a row that a program holds in registers is picked from it; where the row is in a
+            cache, reading it again is cheaper.
     """
 
     name: str
@@ -35,6 +40,10 @@ class Target:
     split: int = 1
     unroll: int = 0
     contracts: bool = False
+    call: int = 1
+    power_of_two: bool = False
+    offset_bits: int = 64
+    picks: bool = False
 
 
 NUMPY = Target(
@@ -47,6 +56,7 @@ NUMPY = Target(
     programs=64,
     split=8,
     unroll=4,
+    call=1 << 10,
 )
 
 NATIVE = Target(
@@ -66,5 +76,14 @@ NATIVE = Target(
 def triton(architecture: str) -> Target:
     """The Triton backend for `architecture`, such as "sm_90"."""
     return Target(
-        architecture, "triton", flat=1 << 10, tile=1 << 11, row=1 << 14, whole=1 << 14, programs=256
+        architecture,
+        "triton",
+        flat=1 << 10,
+        tile=1 << 11,
+        row=1 << 14,
+        whole=1 << 14,
+        programs=256,
+        power_of_two=True,
+        offset_bits=32,
+        picks=True,
     )

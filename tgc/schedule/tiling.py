@@ -36,13 +36,6 @@ from tgc.schedule.target import Target
 SHARE = 16
 """Beside a split axis a sixteenth of the tile is enough: the rest is for the rows that are folded."""
 
-LONG = 1024
-"""Where the split axis is the innermost, numpy's loops run along it and should be as long."""
-
-
-MANY = 1024
-"""Elements from which a call of numpy costs as much as it does."""
-
 
 @dataclass(frozen=True)
 class Tiled:
@@ -53,22 +46,24 @@ class Tiled:
 
 
 def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
-    """Elements per program along a split axis: at most `target.programs` programs, whole fixed blocks each."""
+    """Elements per program along a split axis, for at most `target.programs` programs."""
     if extent == 0:
         return 1
-    if not isinstance(block, int) and target.backend == "triton":
-        return cdiv(extent, target.programs)
-    if isinstance(extent, int) and isinstance(block, int):
-        return max(block, -(-extent // (target.programs * block)) * block)
-    few = cdiv(target.split, block) - 1 if target.backend == "numpy" else 0
-    return (cdiv(extent, target.programs * block) + few) * block
+    if isinstance(block, int):  # whole blocks
+        shares, fewest = cdiv(extent, target.programs * block), cdiv(target.split, block)
+        both = isinstance(shares, int)
+        return (max(shares, fewest) if both else shares + (fewest - 1)) * block  # type: ignore[type-var]
+    share = cdiv(extent, target.programs) + (target.split - 1)
+    return (
+        share if target.call == 1 else share + block
+    )  # calls on less than a block are not worth it
 
 
 @dataclass
 class Budget:
     """How many elements a program may still take on, given the lanes it already has.
 
-    What is left is tile // lanes, rounded up; `1 + (tile - 1) // lanes` is a power of two where tile and lanes are.
+    What is left is tile // lanes, rounded up; as `1 + (tile - 1) // lanes` it is seen to be a power of two.
     """
 
     target: Target
@@ -77,15 +72,13 @@ class Budget:
 
     def take(self, extent: Dim) -> None:
         """A whole axis becomes lanes."""
-        self.lanes = self.lanes * (
-            power_of_two(extent) if self.target.backend == "triton" else extent
-        )
+        self.lanes = self.lanes * (power_of_two(extent) if self.target.power_of_two else extent)
 
     def left(self, tile: int | None = None) -> Dim:
         tile = self.tile if tile is None else tile
         if isinstance(self.lanes, int):
             return max(1, tile // max(1, self.lanes))
-        if self.target.backend == "numpy":
+        if not self.target.power_of_two:
             return cdiv(tile, self.lanes)
         return 1 + floordiv(tile - 1, self.lanes)
 
@@ -193,8 +186,8 @@ def _place_axes(
         if _is_short(name, flat, facts, target):
             exact = facts.pin(extent)
         chosen[name] = Axis(name, extent, "lane", exact)
-        if exact is None or target.backend != "numpy":
-            budget.take(extent)  # numpy writes such an axis out, each position in arrays of its own
+        if exact is None or target.call == 1:
+            budget.take(extent)  # written out as calls, each position has arrays of its own
     if looped is not None:
         chosen[looped] = Axis(looped, flat.axes[looped], "loop", budget.left())
         budget.lanes = target.tile
@@ -205,36 +198,30 @@ def _place_axes(
     for name in reversed(outer):
         share = 1
         if split is not None:
-            inside = target.backend == "numpy" and order.index(name) < order.index(split)
-            share = LONG if inside else SHARE
+            inside = order.index(name) < order.index(split)
+            share = max(SHARE, target.call) if inside else SHARE
         chosen[name] = _outer_axis(name, flat.axes[name], budget, share, facts)
     if split is not None:
-        # Without operations there is no scratch, and a program may read more than fits a cache.
-        scratch = any(isinstance(s, Op) for s in flat.body) or target.backend != "numpy"
-        extent, block = flat.axes[split], budget.left(None if scratch else 4 * budget.tile)
+        # Calls without operations need no scratch, and may read more than fits a cache.
+        reads = target.call > 1 and not any(isinstance(s, Op) for s in flat.body)
+        extent, block = flat.axes[split], budget.left(4 * budget.tile if reads else None)
         size = split_size(extent, block, target)
-        if (
-            target.split > 1
-            and target.backend != "numpy"
-            and facts.at_most(extent, target.split * target.programs)
-        ):
-            size = max(target.split, block) if isinstance(block, int) else target.split
         chosen[split] = Axis(split, extent, "loop", block, size)
     return chosen, looped
 
 
 def _is_short(name: str, flat: Flat, facts: Facts, target: Target) -> bool:
-    """Whether an axis is written out: a few elements, and for numpy, which does one call for each, others many."""
+    """Whether an axis is written out: a few elements, and others so many that a call for each does not matter."""
     extent = flat.axes[name]
     if not target.unroll or len(flat.axes) == 1:
         return False
     derived = isinstance(extent, Size) and extent not in map(Size.symbol, symbols(extent))
-    if derived and target.backend == "numpy":
+    if derived:
         return False  # such as a number of programs, which changes with the sizes
     if not facts.at_most(extent, target.unroll) or facts.value(extent) == 0:
         return False
     others = product([flat.axes[a] for a in flat.axes if a != name])
-    return target.backend != "numpy" or not facts.at_most(others, MANY)
+    return target.call == 1 or not facts.at_most(others, target.call)
 
 
 def _outer_axis(name: str, extent: Dim, budget: Budget, share: int, facts: Facts) -> Axis:

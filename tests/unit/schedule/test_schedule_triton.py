@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import pytest
 pytest.importorskip("triton")
 
 from tests.support import cases
+from tests.support.chain import TINY_TRITON
 from tests.support.emitted import call, load
-from tests.unit.schedule.test_schedule import TINY
 from tgc.ir.evaluate import evaluate
 from tgc.kernel.ir import Matmul
 from tgc.schedule.run import schedule
 
-TARGET = replace(TINY, backend="triton")
+TARGET = TINY_TRITON
 
 
 @pytest.mark.parametrize("sizes", [(7, 5, 3), (5, 19, 4)], ids=str)

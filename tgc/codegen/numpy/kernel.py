@@ -14,7 +14,6 @@ from tgc.codegen.naming import Names, size_operand
 from tgc.codegen.numpy.body import Array, Body
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.cost import grain_text
-from tgc.codegen.numpy.gathers import gather_selections
 from tgc.codegen.numpy.lines import define
 from tgc.codegen.numpy.liveness import statements
 from tgc.codegen.numpy.points import remove_points
@@ -41,8 +40,7 @@ class Argument:
 
 def emit_kernel(kernel: Kernel, name: str, constants: Constants, module_names: Names) -> str:
     """The source of a kernel's functions. The last one, `name`, takes the buffers, then the sizes, by position."""
-    kernel = remove_repeats(gather_selections(remove_points(write_out(kernel))))
-    kernel = reduce_strength(kernel)
+    kernel = reduce_strength(remove_repeats(remove_points(write_out(kernel))))
     writer = _KernelWriter(kernel, name, constants, module_names)
     if writer.scratch > SCRATCH:
         writer = _KernelWriter(_halved(kernel), name, constants, module_names)
