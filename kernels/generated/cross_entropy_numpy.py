@@ -18,6 +18,7 @@ except ImportError:  # numpy alone: fresh memory and one thread
 
 c_0 = np.array(0.0, np.float32)
 c_0_i64 = np.array(0, np.int64)
+line_57 = 'definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]'
 
 
 def fill_bits(condition, out):
@@ -55,6 +56,12 @@ def fold_columns(ufunc, x):
     return ufunc.reduce(x, axis=1, keepdims=True)
 
 
+def check_index(index, extent, where):
+    """Without a sign, what is below zero is too large; numpy would count it from the end."""
+    if index.size and index.max() >= extent:
+        raise IndexError(f"an index is out of bounds for an axis of size {extent} ({where})")
+
+
 def cross_entropy_kernel_0_block(
     logits, label, where, row_sum, total_partial, logits_all, t0, i_lo, i_hi, cols_i64, cols
 ):
@@ -80,6 +87,7 @@ def cross_entropy_kernel_0_block(
         lt = np.less(label_i, c_0_i64)
         add_1 = np.add(label_i, cols_i64)
         where_2 = np.where(lt, add_1, label_i)
+        check_index(where_2.view(np.uint64), cols, line_57)
         logits_value_1 = logits_all[i, where_2]
         # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
         sub_1 = np.subtract(add, logits_value_1)
@@ -96,7 +104,7 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     row_sum = row_sum[:, None]
     label = label[:, None]
     cols_i64 = np.array(cols, np.int64)
-    i_step = -(-131072 // cols) + -(-rows // 64) + 7
+    i_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
         t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
@@ -123,7 +131,7 @@ def cross_entropy_kernel_1(out, total_partial, cols, rows):
 def cross_entropy(logits, label, rows=None, cols=None, empty=empty):
     if rows is None:
         rows, cols = logits.shape
-    programs = -(-rows // (-(-131072 // cols) + -(-rows // 64) + 7))
+    programs = -(-rows // (-(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     out = empty((), np.float32)
     where = empty(rows, np.float32)
     row_sum = empty(rows, np.float32)

@@ -138,7 +138,7 @@ def layer_norm_backward_kernel_0(
     sqrt = sqrt[:, None]
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-131072 // cols) + -(-rows // 64) + 7
+    r_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
         t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
@@ -163,7 +163,9 @@ def layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bia
 def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_partial, cols, rows):
     # d_weight = sum(g * (centred * (1 / sqrt)), axis=0)
     # d_bias = sum(g, axis=0)
-    i_step = -(-131072 // (-(-rows // (-(-131072 // cols) + -(-rows // 64) + 7))))
+    i_step = -(
+        -131072 // (-(-rows // (-(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols))))
+    )
     if cols <= i_step:
         layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bias_partial)
         return
@@ -182,7 +184,7 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
 def layer_norm_backward(x, weight, div, sqrt, g, rows=None, cols=None, empty=empty):
     if rows is None:
         rows, cols = x.shape
-    programs = -(-rows // (-(-131072 // cols) + -(-rows // 64) + 7))
+    programs = -(-rows // (-(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     d_x = empty((rows, cols), np.float32)
     d_weight = empty(cols, np.float32)
     d_bias = empty(cols, np.float32)

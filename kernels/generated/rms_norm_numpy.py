@@ -104,7 +104,7 @@ def rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, r
     # d_weight_partial = sum(g * (x * div), axis=0)
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
-    r_step = -(-131072 // cols) + -(-rows // 64) + 7
+    r_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
         t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
@@ -127,7 +127,9 @@ def rms_norm_backward_kernel_1_block(d_weight, d_weight_partial):
 
 def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
     # d_weight = sum(g * (x * div), axis=0)
-    i_step = -(-131072 // (-(-rows // (-(-131072 // cols) + -(-rows // 64) + 7))))
+    i_step = -(
+        -131072 // (-(-rows // (-(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols))))
+    )
     if cols <= i_step:
         rms_norm_backward_kernel_1_block(d_weight, d_weight_partial)
         return
@@ -143,7 +145,7 @@ def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
 def rms_norm_backward(x, weight, div, g, rows=None, cols=None, empty=empty):
     if rows is None:
         rows, cols = x.shape
-    programs = -(-rows // (-(-131072 // cols) + -(-rows // 64) + 7))
+    programs = -(-rows // (-(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)))
     d_x = empty((rows, cols), np.float32)
     d_weight = empty(cols, np.float32)
     d_weight_partial = empty((programs, cols), np.float32)

@@ -271,7 +271,7 @@ def cross_entropy(rows: int = ROWS) -> Sample:
     row_max = b.reduce("max", x, "c", name="row_max")
     total = b.reduce("sum", b.op("exp", b.op("sub", x, row_max)), "c", name="total")
     lse = b.op("add", b.op("log", total), row_max, name="lse")
-    picked = b.load("x", ("r", m), (Gathered(label), 1), name="picked")
+    picked = b.load("x", ("r", m), (Gathered(label, m), 1), name="picked")
     b.store("loss", b.op("sub", lse, picked), ("r", 1))
     b.store("lse", lse, ("r", 1))
     kernel = b.build(["n", "m"], "loss[r] = log(sum_c exp(x[r, c])) - x[r, label[r]]")

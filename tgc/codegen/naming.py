@@ -7,6 +7,7 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from tgc.errors import Line
 from tgc.ir.sizes import Atom, Dim, PowerOfTwo, Size
 from tgc.kernel.ir import Plan
 
@@ -19,6 +20,13 @@ def identifier(text: str) -> str:
     if not name or name[0].isdigit():
         name = "_" + name
     return name + "_" if name in RESERVED else name
+
+
+def cited(line: Line | None) -> str:
+    """A line of the user's source: where it is and what it says."""
+    if line is None:
+        return "a line tgc does not know"
+    return f"{line}: {line.text.strip()}" if line.text else str(line)
 
 
 class Names:

@@ -22,7 +22,7 @@ Lanes beyond an axis' extent do not exist: loads do not touch them, reduces leav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from tgc.errors import Line
@@ -104,9 +104,11 @@ class Remainder:
 
 @dataclass(frozen=True)
 class Gathered:
-    """An integer value of the kernel as an index term."""
+    """An integer value of the kernel as an index term: a position along an axis of `extent` elements, or an error."""
 
     value: str
+    extent: Dim
+    line: Line | None = field(default=None, compare=False, repr=False)
 
 
 # A plain str is the axis of that name.

@@ -252,9 +252,12 @@ class _Words:
         kind = self.name()
         self.expect("(")
         term: Term
-        if kind in ("program", "value"):
+        if kind == "program":
+            term = Program(self.name())
+        elif kind == "value":
             name = self.name()
-            term = Program(name) if kind == "program" else Gathered(name)
+            self.expect(",")
+            term = Gathered(name, self.size())
         elif kind in ("quotient", "remainder"):
             index = self.index()
             self.expect(",")

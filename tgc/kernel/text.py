@@ -166,7 +166,7 @@ def _term(term: Term) -> str:
     if isinstance(term, Program):
         return f"@program({term.axis})"
     if isinstance(term, Gathered):
-        return f"@value({term.value})"
+        return f"@value({term.value}, {term.extent})"
     name = "quotient" if isinstance(term, Quotient) else "remainder"
     return f"@{name}({index_text(term.index)}, {term.divisor})"
 

@@ -36,6 +36,7 @@ from tgc.kernel.text import print_body
 from tgc.kernel.walk import (
     executions,
     gathered,
+    gathers,
     index_axes,
     index_programs,
     may_overwrite,
@@ -281,10 +282,12 @@ class _Check:
             self.rule(axis in self._visible(), f"axis {axis} is not visible here")
         for name in index_programs(index):
             self.rule(name in outer_axes(self.kernel), f"no programs lie along {name}")
-        for name in gathered(index):
-            dtype, axes = self._operand(name)
+        for term in gathers(index):
+            self._sizes(term.extent, "an index")
+            dtype, axes = self._operand(term.value)
             self.rule(
-                dtype.kind in ("int", "uint"), f"the index {name} is {dtype.short}, not an integer"
+                dtype.kind in ("int", "uint"),
+                f"the index {term.value} is {dtype.short}, not an integer",
             )
             found |= axes
         return found | index_axes(index)

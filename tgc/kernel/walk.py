@@ -50,9 +50,14 @@ def index_programs(index: Index) -> set[str]:
     return {t.axis for t in terms(index) if isinstance(t, Program)}
 
 
+def gathers(index: Index) -> list[Gathered]:
+    """The values an index mentions, with what they count along."""
+    return [t for t in terms(index) if isinstance(t, Gathered)]
+
+
 def gathered(index: Index) -> list[str]:
     """The values an index mentions."""
-    return [t.value for t in terms(index) if isinstance(t, Gathered)]
+    return [t.value for t in gathers(index)]
 
 
 def outer_axes(kernel: Kernel) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tgc.errors import Line
 from tgc.ir.nodes import Broadcast, Flip, Movement, Pad, Permute, Reshape, Shape, Slice
 from tgc.ir.sizes import Dim, Size, cdiv, exact_quotient, floordiv, product, substitute, symbols
 from tgc.kernel.ir import Gathered, Index, Program, Quotient, Remainder, Term
@@ -23,9 +24,9 @@ def axis(name: str) -> Index:
     return Index(((name, 1),))
 
 
-def gathered(value: str) -> Index:
-    """The index held by an integer value."""
-    return Index(((Gathered(value), 1),))
+def gathered(value: str, extent: Dim, line: Line | None) -> Index:
+    """The index held by an integer value, along an axis of `extent` elements."""
+    return Index(((Gathered(value, extent, line), 1),))
 
 
 def program(name: str) -> Index:

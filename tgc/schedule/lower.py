@@ -230,8 +230,7 @@ class Lowering:
         if isinstance(node, Fold):
             return self._fold(node, index, mask)
         if isinstance(node, Take):
-            where = self.value(node.args[1], index, mask)
-            at = Index((), where.value) if isinstance(where, Const) else ix.gathered(where)  # type: ignore[arg-type]
+            at = self._position(node, self.value(node.args[1], index, mask), mask)
             inner = (*index[: node.axis], at, *index[node.axis + 1 :])
             return self.value(node.args[0], inner, mask)
         raise UnsupportedOpError(
@@ -241,6 +240,15 @@ class Lowering:
             line=node.line,
             hint="gather with one index per row, or move this step out of the compiled function",
         )
+
+    def _position(self, node: Take, where: Operand, mask: str | None) -> Index:
+        """Where a gather reads along its axis; what the mask leaves out is not asked whether it is inside."""
+        if isinstance(where, Const):
+            return Index((), where.value)  # type: ignore[arg-type]
+        if mask is not None:
+            dtype = node.args[1].dtype
+            where = self._op("where", (mask, where, Const(0, dtype)), dtype)
+        return ix.gathered(where, node.args[0].shape[node.axis], node.line)
 
     def _leaf(self, node: Leaf, index: tuple[Index, ...]) -> Operand:
         if isinstance(node.source, n.Const):

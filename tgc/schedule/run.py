@@ -23,7 +23,6 @@ from tgc.kernel.ir import (
     Matmul,
     Op,
     Plan,
-    Program,
     Quotient,
     Reduce,
     Remainder,
@@ -224,5 +223,6 @@ def _index_symbols(index: Index) -> set[str]:
         found |= symbols(coefficient)
         if isinstance(term, Quotient | Remainder):
             found |= _index_symbols(term.index) | symbols(term.divisor)
-        assert isinstance(term, str | Program | Gathered | Quotient | Remainder)
+        elif isinstance(term, Gathered):
+            found |= symbols(term.extent)
     return found

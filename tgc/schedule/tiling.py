@@ -29,6 +29,7 @@ from tgc.kernel.ir import (
     Store,
     Term,
 )
+from tgc.kernel.walk import gathered
 from tgc.schedule.facts import Facts
 from tgc.schedule.lower import Conflict, Flat
 from tgc.schedule.target import Target
@@ -49,14 +50,11 @@ def split_size(extent: Dim, block: Dim, target: Target) -> Dim:
     """Elements per program along a split axis, for at most `target.programs` programs."""
     if extent == 0:
         return 1
-    if isinstance(block, int):  # whole blocks
-        shares, fewest = cdiv(extent, target.programs * block), cdiv(target.split, block)
-        both = isinstance(shares, int)
-        return (max(shares, fewest) if both else shares + (fewest - 1)) * block  # type: ignore[type-var]
-    share = cdiv(extent, target.programs) + (target.split - 1)
-    return (
-        share if target.call == 1 else share + block
-    )  # calls on less than a block are not worth it
+    if target.call == 1 and not isinstance(block, int):
+        return cdiv(extent, target.programs) + (target.split - 1)
+    # Whole blocks. Those of a fixed size hold enough elements by themselves.
+    slack = 0 if isinstance(block, int) and block >= target.split else target.split - 1
+    return block * cdiv(extent + target.programs * slack, target.programs * block)
 
 
 @dataclass
@@ -250,23 +248,13 @@ def _uses(statement: Statement) -> tuple[str, ...]:
     if isinstance(statement, Store):
         return (
             *((statement.value,) if isinstance(statement.value, str) else ()),
-            *_index_values(statement.index),
+            *gathered(statement.index),
         )
     if isinstance(statement, Load):
-        return (*((statement.mask,) if statement.mask else ()), *_index_values(statement.index))
+        return (*((statement.mask,) if statement.mask else ()), *gathered(statement.index))
     if isinstance(statement, Iota):
-        return _index_values(statement.index)
+        return tuple(gathered(statement.index))
     return tuple(v for s in (*statement.body, *statement.folds) for v in _uses(s))
-
-
-def _index_values(index: Index) -> tuple[str, ...]:
-    found: list[str] = []
-    for term, _ in index.terms:
-        if isinstance(term, Gathered):
-            found.append(term.value)
-        elif isinstance(term, Quotient | Remainder):
-            found += _index_values(term.index)
-    return tuple(found)
 
 
 def _with_axes(flat: Flat, body: list[Statement]) -> list[Store]:
@@ -370,7 +358,7 @@ def renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
 
     def term(t: Term) -> Term:
         if isinstance(t, Gathered):
-            return Gathered(value(t.value))
+            return replace(t, value=value(t.value))
         return replace(t, index=index(t.index)) if isinstance(t, Quotient | Remainder) else t
 
     def index(i: Index) -> Index:

@@ -458,7 +458,7 @@ def test_embedding_rows(rng: np.random.Generator) -> None:
     )
     b = KernelBuilder("embedding_kernel", [Axis("r", n, "grid", 4), Axis("c", 6, "lane")], buffers)
     row = b.load("index", ("r", 1))
-    b.store("y", b.op("mul", b.load("w", (Gathered(row), 6), ("c", 1)), 2.0), ("r", 6), ("c", 1))
+    b.store("y", b.op("mul", b.load("w", (Gathered(row, m), 6), ("c", 1)), 2.0), ("r", 6), ("c", 1))
     plan = plan_of(
         b.build(["n", "m"]), ["w", "index"], ["y"], [Binding("n", "index", 0), Binding("m", "w", 0)]
     )
@@ -473,7 +473,7 @@ def test_labels_outside_are_an_error(rng: np.random.Generator) -> None:
 
 
 def test_masked_gathers_stay_inside(rng: np.random.Generator) -> None:
-    """Labels where the mask is false (ignore_index) may be anything."""
+    """Labels where the mask is false (ignore_index) may be anything: they are replaced before they are positions."""
     buffers = (
         buffer("x", float32, (n, m)),
         buffer("label", int64, (n,)),
@@ -481,7 +481,9 @@ def test_masked_gathers_stay_inside(rng: np.random.Generator) -> None:
     )
     b = KernelBuilder("pick_kernel", [Axis("r", n, "grid", 4)], buffers)
     label = b.load("label", ("r", 1))
-    picked = b.load("x", ("r", m), (Gathered(label), 1), mask=b.op("ne", label, -100), fill=0.5)
+    there = b.op("ne", label, -100)
+    place = b.op("where", there, label, 0)
+    picked = b.load("x", ("r", m), (Gathered(place, m), 1), mask=there, fill=0.5)
     b.store("y", b.op("neg", picked), ("r", 1))
     plan = plan_of(
         b.build(["n", "m"]), ["x", "label"], ["y"], [Binding("n", "x", 0), Binding("m", "x", 1)]

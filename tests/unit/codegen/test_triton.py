@@ -246,7 +246,7 @@ def test_gather_is_masked_by_a_condition_of_another_axis_set(tmp_path: Path) -> 
     b = KernelBuilder("pick", [Axis("r", n, "grid", 2), Axis("c", m, "grid", 4)], buffers)
     keep = b.load("keep", ("r", m), ("c", 1), name="keep")
     index = b.load("index", ("r", 1), name="index")
-    b.store("y", b.load("x", (Gathered(index), 1), mask=keep, fill=-1.0), ("r", m), ("c", 1))
+    b.store("y", b.load("x", (Gathered(index, n), 1), mask=keep, fill=-1.0), ("r", m), ("c", 1))
     plan = _plan("picked", "x keep index", "y", buffers, (Launch(b.build(["n", "m"])),))
     x, index_ = np.arange(3, dtype="f4"), np.array([2, 0, 1])
     keep_ = np.arange(15).reshape(3, 5) % 2 == 0

@@ -59,7 +59,7 @@ def indices(depth: int = 1) -> st.SearchStrategy[Index]:
     plain = st.one_of(
         st.sampled_from(["i", "j"]),
         st.builds(Program, st.sampled_from(["i", "j"])),
-        st.builds(Gathered, st.just("label")),
+        st.builds(Gathered, st.just("label"), sizes),
     )
     if depth:
         inner = indices(depth - 1)

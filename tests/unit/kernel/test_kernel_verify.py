@@ -143,7 +143,7 @@ BROKEN: dict[str, tuple[Callable[[], Kernel], str]] = {
         lambda: change(
             cross_entropy().plan.kernels[0],
             lambda s: (
-                replace(s, index=Index(((Gathered("row_max"), 1),)), axes=("r",))
+                replace(s, index=Index(((Gathered("row_max", 4), 1),)), axes=("r",))
                 if isinstance(s, Load) and s.name == "picked"
                 else s
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tgc.codegen.naming import Names, size_operand, size_text
+from tgc.codegen.naming import Names, cited, size_operand, size_text
 from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.numpy.host import Host
 from tgc.codegen.numpy.host import emit_host as emit_host_function
@@ -43,7 +43,27 @@ def _launch(code: Emitted, args: list[str], host: Host) -> list[str]:
     """One call, of a team where there is work for two threads."""
     programs: Dim = product(tuple(a.programs for a in code.kernel.axes))
     piece = max(1, round(PIECE_NS / _program_time(code.kernel)))
-    call = ", ".join(args)
+    if not code.gathers:
+        return _run(code, ", ".join(args), programs, piece, host)
+    outside = host.names.new("outside")
+    lines = _run(code, ", ".join([*args, outside]), programs, piece, host)
+    return [f"{outside} = np.zeros(1, np.int64)", *lines, *_raise_outside(code, outside, host)]
+
+
+def _raise_outside(code: Emitted, outside: str, host: Host) -> list[str]:
+    """Lines that raise for a position the kernel found outside its axis."""
+    lines: list[str] = []
+    for number, term in enumerate(code.gathers, 1):
+        extent = size_text(term.extent, host.sizes)
+        message = f"an index is out of bounds for an axis of size {{{extent}}} "
+        lines += [
+            f"if {outside}[0] == {number}:",
+            f'    raise IndexError(f"{message}" {f"({cited(term.line)})"!r})',
+        ]
+    return lines
+
+
+def _run(code: Emitted, call: str, programs: Dim, piece: int, host: Host) -> list[str]:
     if isinstance(programs, int) and programs < 2 * piece:
         return [f"{code.name}({call}, {programs}, {piece}, 0)"]
     count = host.names.new("programs")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from tgc.codegen.native.address import Address, Addresses, Position, numbers
+from tgc.codegen.native.address import Addresses, Position, numbers
+from tgc.codegen.native.bounds import Bounds
 from tgc.codegen.native.folds import identity, merge, reduction
 from tgc.codegen.native.functions import IN_TWO, NARROW, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import (
@@ -23,6 +24,7 @@ from tgc.codegen.native.instructions import (
 from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
 from tgc.codegen.native.loops import inside, pieces, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
+from tgc.codegen.native.scratch import VECTOR_BYTES, Scratch
 from tgc.codegen.native.signs import Named, has_less_to_do, named
 from tgc.errors import Line
 from tgc.ir import dtypes
@@ -31,6 +33,7 @@ from tgc.ir.sizes import Dim, Size
 from tgc.kernel.ir import (
     Buffer,
     Const,
+    Gathered,
     Index,
     Iota,
     Kernel,
@@ -41,9 +44,8 @@ from tgc.kernel.ir import (
     Reduce,
     Store,
 )
-from tgc.kernel.walk import gathered, index_axes
+from tgc.kernel.walk import gathered, gathers, index_axes, statements
 
-VECTOR_BYTES = 128
 _Accumulators = dict[str, tuple[str, int]]
 Needed = tuple[str, DType, int]
 
@@ -62,10 +64,13 @@ class Emitted:
     needed: frozenset[Needed]
     aligned: tuple[Dim, ...]
     streams: tuple[Buffer, ...]
+    gathers: tuple[Gathered, ...]
 
 
 def emit_kernel(kernel: Kernel, name: str) -> Emitted:
     """The function `name(buffers..., sizes..., first, last)`, which runs programs first to last.
+
+    One that gathers takes behind its sizes where to write the number of what was out of bounds: 1 for `gathers[0]`.
 
     Raises:
         BackendError: the kernel has something this engine cannot do.
@@ -80,6 +85,7 @@ def emit_kernel(kernel: Kernel, name: str) -> Emitted:
         frozenset(writer.needed),
         tuple(sorted(writer.aligned, key=str)),
         tuple(b for b in kernel.buffers if b.name in writer.streamed),
+        tuple(writer.gathers.terms),
     )
 
 
@@ -109,17 +115,6 @@ class _Rows:
 
 
 @dataclass
-class _Array:
-    """Scratch with an element per position along `axes`, which is counted from each axis' start in the program."""
-
-    pointer: str
-    dtype: DType
-    axes: tuple[str, ...]
-    strides: tuple[str, ...]
-    count: str
-
-
-@dataclass
 class _Writer:
     kernel: Kernel
     name: str
@@ -128,7 +123,6 @@ class _Writer:
     pointers: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, tuple[str, str]] = field(default_factory=dict)
     accumulators: _Accumulators = field(default_factory=dict)
-    arrays: dict[str, _Array] = field(default_factory=dict)
     sums: dict[str, Value] = field(default_factory=dict)
     aligned: set[Dim] = field(default_factory=set)
     streamed: set[str] = field(default_factory=set)
@@ -149,6 +143,10 @@ class _Writer:
             self.addresses.sizes[Size.symbol(name)] = parameters[-1].split()[-1]
         for b, parameter in zip(kernel.buffers, parameters, strict=False):
             self.pointers[b.name] = parameter.split()[-1]
+        self.scratch = Scratch(kernel, self.addresses, self.bounds)
+        self.gathers = Bounds(self.addresses, f"%{f.fresh('outside')}")
+        if any(isinstance(s, Load) and gathered(s.index) for s, _ in statements(kernel.body)):
+            parameters.append(f"ptr {self.gathers.pointer}")
         items = nest(kernel)
         self.made = named(kernel)
         with f.loop("program", "%first", "%last") as program:
@@ -305,7 +303,7 @@ class _Writer:
         """One turn for several rows: what they share is made once, sums are read and written once."""
         self._items([i for i in items if rows.axis not in spans(i)], scope)
         sums = [i for i in items if isinstance(i, Step)]
-        places = {s.fold.name: self._element(self.arrays[s.fold.name]) for s in sums}
+        places = {s.fold.name: self.scratch.at(s.fold.name) for s in sums}
         for name, place in places.items():
             self.sums[name] = self.addresses.load("sum", place, scope.mask)
         for here, values in rows.places:
@@ -335,7 +333,8 @@ class _Writer:
         fold, f = step.fold, self.f
         first = identity(fold)
         if step.array:
-            self._fill(self._scratch(fold.name, fold.dtype, step.array), first)
+            self.scratch.make(fold.name, fold.dtype, step.array)
+            self.scratch.fill(fold.name, first)
             return
         kind = vector(register_type(fold.dtype), lanes)
         pointer = f.put(f"{fold.name}.sum", f"alloca {kind}", once=True)
@@ -370,7 +369,7 @@ class _Writer:
             self.sums[fold.name] = merge(f, fold, old, spread(f, value, old.lanes))
             return
         if step.array:
-            where = self._element(self.arrays[fold.name])
+            where = self.scratch.at(fold.name)
             old = self.addresses.load("sum", where, scope.mask)
             new = merge(f, fold, old, spread(f, value, where.lanes))
             self.addresses.store(where, new, scope.mask)
@@ -385,44 +384,6 @@ class _Writer:
     def _select(self, mask: Value, yes: Value, no: Value) -> Value:
         return instruction(self.f, "present", "where", [mask, yes, no], yes.dtype)
 
-    # --- scratch ----------------------------------------------------------------------------------------------------
-
-    def _scratch(self, name: str, dtype: DType, axes: tuple[str, ...]) -> _Array:
-        """An array with an element per position along `axes` of this program's part; the last axis is contiguous."""
-        strides, count = list[str](), "1"
-        for axis in reversed(axes):
-            strides.append(count)
-            count = self.addresses.product(count, self._length(axis))
-        size = self.addresses.product(count, str(dtype.itemsize))
-        pointer = self.f.memory(name, self.addresses.plus(size, str(VECTOR_BYTES)))
-        self.arrays[name] = _Array(pointer, dtype, axes, tuple(reversed(strides)), count)
-        return self.arrays[name]
-
-    def _length(self, axis: str) -> str:
-        """How many elements of an axis a program has at most."""
-        found = self.kernel.axis(axis)
-        extent = self.size(found.extent)
-        if found.kind != "grid":
-            return extent
-        return self.addresses.smaller(extent, self.size(found.block or 1))
-
-    def _element(self, array: _Array) -> Address:
-        """Where the scratch of the element, or the vector, at hand lies."""
-        f, base, lanes = self.f, "0", 1
-        for axis, stride in zip(array.axes, array.strides, strict=True):
-            here, low = self.addresses.position[axis], self.bounds[axis][0]
-            place = here.text if low == "0" else f.put("place", f"sub nsw i64 {here.text}, {low}")
-            base = self.addresses.add(base, self.addresses.times(place, stride))
-            lanes = max(lanes, here.lanes)
-        return Address(array.pointer, array.dtype, base, lanes)
-
-    def _fill(self, array: _Array, value: Value) -> None:
-        """Set all of an array; the last vector may end behind it, where there is room."""
-        lanes = VECTOR_BYTES // array.dtype.itemsize
-        value = spread(self.f, value, lanes)
-        with self.f.loop("clear", "0", array.count, lanes) as index:
-            self.addresses.store(Address(array.pointer, array.dtype, index, lanes), value, None)
-
     # --- statements -------------------------------------------------------------------------------------------------
 
     def _statement(self, s: Item, scope: _Scope) -> None:
@@ -432,8 +393,8 @@ class _Writer:
             self._store(s, scope)
         elif isinstance(s, Keep):
             value = scope.values[s.name]
-            array = self.arrays.get(s.name) or self._scratch(s.name, value.dtype, s.axes)
-            self.addresses.store(self._element(array), value, scope.mask)
+            self.scratch.make(s.name, value.dtype, s.axes)
+            self.addresses.store(self.scratch.at(s.name), value, scope.mask)
         else:
             assert isinstance(s, Load | Iota | Op | Recall)
             scope.values[s.name] = self._value(s, scope)
@@ -442,7 +403,7 @@ class _Writer:
         if isinstance(s, Load):
             return self._load(s, scope)
         if isinstance(s, Recall):
-            return self.addresses.load(s.name, self._element(self.arrays[s.name]), scope.mask)
+            return self.addresses.load(s.name, self.scratch.at(s.name), scope.mask)
         if isinstance(s, Iota):
             index = self.addresses.value(s.index, scope.values.__getitem__)
             return cast(self.f, s.name, index, s.dtype)
@@ -458,12 +419,17 @@ class _Writer:
         if s.mask is not None:
             there = scope.values[s.mask]
             mask = self._both(there, scope.mask if there.lanes > 1 or at.lanes > 1 else None)
+        for term in gathers(s.index):
+            inside = self.gathers.check(term, scope.mask, scope.values.__getitem__)
+            mask = self._both(inside, mask)
         return self.addresses.load(s.name, at, mask, s.fill)
 
     def _both(self, a: Value, b: Value | None) -> Value:
         if b is None:
             return a
-        return instruction(self.f, "mask", "and", [spread(self.f, a, b.lanes), b], dtypes.bool_)
+        lanes = max(a.lanes, b.lanes)
+        both = [spread(self.f, v, lanes) for v in (a, b)]
+        return instruction(self.f, "mask", "and", both, dtypes.bool_)
 
     def _store(self, s: Store, scope: _Scope) -> None:
         buffer = self.kernel.buffer(s.buffer)

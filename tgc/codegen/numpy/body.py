@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tgc.codegen.naming import Names, size_operand, size_text
+from tgc.codegen.naming import Names, cited, size_operand, size_text
 from tgc.codegen.numpy.clamps import clamps
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.folds import FOLDERS, Folds
@@ -269,7 +269,7 @@ class Body:
         if line is None or line == self._line:
             return
         self._line = line
-        self.emit(f"# {line}" + (f": {line.text.strip()}" if line.text else ""))
+        self.emit(f"# {cited(line)}")
 
     # --- statements ---
 

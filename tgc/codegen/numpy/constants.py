@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from tgc.codegen.naming import Names
+from tgc.codegen.naming import Names, cited
+from tgc.errors import Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Size
@@ -57,6 +58,15 @@ class Constants:
             self._known[key] = made
             self.lines.append(f"{made} = np.array({text}, {dtype_text(const.dtype)})")
         return self._known[key]
+
+    def line(self, line: Line | None) -> str:
+        """The module-level name of the text of a line of the user's source, for messages."""
+        text = cited(line)
+        if (text, "") not in self._known:
+            made = self._names.new(f"line_{line.number}" if line is not None else "line")
+            self._known[text, ""] = made
+            self.lines.append(f"{made} = {text!r}")
+        return self._known[text, ""]
 
 
 def _constant_name(value: bool | int | float, dtype: DType) -> str:

@@ -180,11 +180,17 @@ def fold_columns(ufunc: Any, x: Any) -> Any:
     return ufunc.reduce(x, axis=1, keepdims=True)
 
 
+def check_index(index: Any, extent: Any, where: Any) -> None:
+    """Without a sign, what is below zero is too large; numpy would count it from the end."""
+    if index.size and index.max() >= extent:
+        raise IndexError(f"an index is out of bounds for an axis of size {extent} ({where})")
+
+
 @functools.cache
 def _source(function: Any) -> str:
     """The function's text without its types."""
     text = inspect.getsource(function)
-    return re.sub(r": Any( = )?| -> Any(?=:)", lambda m: "=" if m[1] else "", text)
+    return re.sub(r": Any( = )?| -> (?:Any|None)(?=:)", lambda m: "=" if m[1] else "", text)
 
 
 _ALL = (
@@ -201,6 +207,7 @@ _ALL = (
     sum_line,
     fold_rows,
     fold_columns,
+    check_index,
 )
 FUNCTIONS = {f.__name__: f for f in _ALL}
 

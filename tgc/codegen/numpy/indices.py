@@ -18,6 +18,7 @@ from tgc.codegen.numpy.views import layout
 from tgc.ir import dtypes
 from tgc.ir.sizes import Dim
 from tgc.kernel.ir import Buffer, Const, Gathered, Index, Iota, Load, Program, Quotient, Store, Term
+from tgc.kernel.walk import gathers
 
 if TYPE_CHECKING:
     from tgc.codegen.numpy.body import Body
@@ -40,6 +41,7 @@ class IndexArrays:
     flats: dict[str, str] = field(default_factory=dict)
     wholes: dict[str, str] = field(default_factory=dict)
     _positions: dict[str, str] = field(default_factory=dict)
+    _checked: set[str] = field(default_factory=set)
 
     # --- axes ---
 
@@ -163,6 +165,7 @@ class IndexArrays:
     def load(self, s: Load) -> str:
         """A load by index arrays; under a mask the indices are clipped, so that nothing outside is touched."""
         buffer = self.body.kernel.buffer(s.buffer)
+        self._check(s)
         if s.mask is None:
             return self._element(buffer, s.index)
         mask = self.body.operand(s.mask)
@@ -186,6 +189,20 @@ class IndexArrays:
         if index.isdigit():
             index = f"np.array({index})"
         return f'np.where({mask}, {array}.take({index}, mode="clip"), {fill})'
+
+    def _check(self, s: Load) -> None:
+        """Lines that raise for a position outside the axis it counts along."""
+        body = self.body
+        for term in gathers(s.index):
+            value, extent = body.operand(term.value), size_text(term.extent, body.sizes)
+            where = body.constants.line(term.line)
+            made = body.live.values[term.value]
+            array = f"np.asarray({value})" if isinstance(made.by, Iota) else value
+            unsigned = f"{array}.view(np.uint{8 * made.dtype.itemsize})"
+            line = f"check_index({unsigned}, {extent}, {where})"
+            if line not in self._checked:
+                self._checked.add(line)
+                body.emit(line)
 
     def padded(self, s: Load, found: Padded, target: str) -> list[str]:
         """Fill the target, then copy the part of the buffer that lies in this block."""

@@ -11,19 +11,16 @@ from dataclasses import dataclass, field
 
 from tgc.ir.dtypes import DType
 from tgc.kernel.ir import (
-    Gathered,
-    Index,
     Iota,
     Kernel,
     Load,
     Loop,
     Op,
-    Quotient,
     Reduce,
-    Remainder,
     Statement,
     Store,
 )
+from tgc.kernel.walk import gathered
 
 
 @dataclass
@@ -52,30 +49,19 @@ class Liveness:
     direct: dict[str, Store] = field(default_factory=dict)
 
 
-def index_values(index: Index) -> list[str]:
-    """The names of the values an index gathers by."""
-    found: list[str] = []
-    for term, _ in index.terms:
-        if isinstance(term, Gathered):
-            found.append(term.value)
-        elif isinstance(term, Quotient | Remainder):
-            found += index_values(term.index)
-    return found
-
-
 def operands(statement: Statement) -> list[str]:
     """The names of the values a statement (but for a loop) reads."""
     if isinstance(statement, Load):
-        return index_values(statement.index) + ([statement.mask] if statement.mask else [])
+        return gathered(statement.index) + ([statement.mask] if statement.mask else [])
     if isinstance(statement, Iota):
-        return index_values(statement.index)
+        return gathered(statement.index)
     if isinstance(statement, Op):
         return [a for a in statement.args if isinstance(a, str)]
     if isinstance(statement, Reduce):
         return [statement.value] if isinstance(statement.value, str) else []
     if isinstance(statement, Store):
         named = [statement.value] if isinstance(statement.value, str) else []
-        return named + index_values(statement.index)
+        return named + gathered(statement.index)
     return []
 
 
