@@ -70,6 +70,9 @@ def scalar_of(value: Any) -> bool | int | float | Size:
     return value.item() if isinstance(value, np.generic) else value  # type: ignore[no-any-return]
 
 
+_CONVERT = "make it an array before the call: np.array(values) or torch.tensor(values)"
+
+
 class Operands:
     """Operands of one operation, with their common container, device, type and shape."""
 
@@ -79,6 +82,7 @@ class Operands:
                 raise DTypeError(
                     f"an operand is a {type(value).__name__}, not an array or a number",
                     line=current().error_line(),
+                    hint=_CONVERT if isinstance(value, list | tuple) else None,
                 )
         tracers = [v for v in values if isinstance(v, Tracer)]
         kinds = [_container(v) for v in values]

@@ -156,12 +156,21 @@ class Tracer:
         )
 
 
-def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+_PLAIN = (list, tuple, dict, set, str, bytes, type(None))
+"""What has no arithmetic with arrays: the operation says so, with the user's line, where Python would not."""
+
+
+def _binary(
+    name: str, refused: tuple[type, ...] = _PLAIN
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def answers(other: Any) -> bool:
+        return PROTOCOLS["operand"](other) or isinstance(other, refused)
+
     def forward(self: Tracer, other: Any) -> Any:
-        return operate(name, self, other) if PROTOCOLS["operand"](other) else NotImplemented
+        return operate(name, self, other) if answers(other) else NotImplemented
 
     def backward(self: Tracer, other: Any) -> Any:
-        return operate(name, other, self) if PROTOCOLS["operand"](other) else NotImplemented
+        return operate(name, other, self) if answers(other) else NotImplemented
 
     return forward, backward
 
@@ -195,8 +204,10 @@ for _python, _name in _ARITHMETIC.items():
     setattr(Tracer, f"__{_python}__", _forward)
     setattr(Tracer, f"__r{_python}__", _backward)
     setattr(Tracer, f"__i{_python}__", _inplace(_name))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+for _name in ("lt", "le", "gt", "ge"):
     setattr(Tracer, f"__{_name}__", _binary(_name)[0])
+for _name in ("eq", "ne"):  # anything may be asked whether it equals another
+    setattr(Tracer, f"__{_name}__", _binary(_name, ())[0])
 _divide, _divided = _binary("divmod")
 setattr(Tracer, "__divmod__", _divide)  # noqa: B010
 setattr(Tracer, "__rdivmod__", _divided)  # noqa: B010

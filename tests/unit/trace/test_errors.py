@@ -252,3 +252,23 @@ def test_memory_shared_without_a_path_is_not_written() -> None:
 
 def test_a_float_result_does_not_fit_into_integers() -> None:
     fails(MutationError, lambda i: (i * 1).add_(0.5), torch.ones(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("other", [[1.0, 2.0], (1.0,), {"a": 1.0}, "x", None], ids=repr)
+def test_plain_values_are_no_operands(other: Any) -> None:
+    """Python would repeat a list, or find no operator, and name no line."""
+    for error in (
+        fails(DTypeError, lambda x: x * other, a),
+        fails(DTypeError, lambda x: other * x, a),
+        fails(DTypeError, lambda x: x < other, a),
+    ):
+        assert f"an operand is a {type(other).__name__}" in str(error)
+        assert ("np.array" in str(error)) == isinstance(other, list | tuple)
+
+
+def test_equality_is_asked_of_anything() -> None:
+    trace(lambda x: x if x != None and not x == "x" else fail(), (a,))  # noqa: E711
+
+
+def fail() -> None:
+    raise AssertionError
