@@ -8,35 +8,45 @@ The code comes with the first kernels that are loaded; until then, and where no 
 from __future__ import annotations
 
 import ctypes
+import mmap
+import os
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tgc.runtime import blocks, memory
+from tgc.runtime.blocks import state_of
 from tgc.runtime.objects import builtin, fill_table, interpreter
 
 _HEAD = object.__basicsize__
 DATA, _NDIM, _SHAPE, _STRIDES, _DTYPE = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 24, _HEAD + 40
+CAPSULE = type(np._core._multiarray_umath._ARRAY_API)  # type: ignore[attr-defined]
+_NEVER = 1 << 62
 _ITEMS = tuple.__basicsize__
 _BYTES = bytes.__basicsize__ - 1
 _TYPES = (
     *(np.float32, np.float64, np.int64, np.int32, np.bool_),
     *(np.float16, np.int8, np.int16, np.uint8),
 )
+_CODES = {"f": 2, "i": 0, "u": 1, "b": 6}  # DLPack's, by numpy's kinds
 _API = (
-    "Py_IncRef",
-    "Py_DecRef",
-    "PyObject_CallNoArgs",
-    "PyLong_AsLongLong",
-    "PyErr_Clear",
-    "PyObject_Vectorcall",
+    *("Py_IncRef", "Py_DecRef", "PyObject_CallNoArgs", "PyObject_Vectorcall"),
+    *("PyLong_AsLongLong", "PyErr_Clear", "PyMem_RawMalloc", "PyMem_RawFree"),
+    *("PyCapsule_New", "PyCapsule_GetPointer", "PyCapsule_IsValid"),
 )
-_NEW_FROM_DESCR = 94  # its place in the table of numpy's C functions, which never changes
+_NUMPY = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282}
+"""Where numpy's C functions are in their table: places never change."""
+_LIBC = ("time", "mmap", "munmap", "madvise")
+_THINGS = {"ndarray": np.ndarray, "int": int, "tuple": tuple, "True": True, "False": False}
+_NAMES = (*_API, *_NUMPY, *_LIBC, *_THINGS, "types")
 
 _attached = False
 _alike = 0  # the address of the comparison, once there is one
 _empty: Callable[..., np.ndarray[Any, Any]] | None = None
+_for_torch: Callable[..., Any] | None = None
+_evict = _pool = 0
 
 
 def alike(
@@ -58,23 +68,93 @@ def alike(
     return made
 
 
-def small_empty() -> Callable[..., np.ndarray[Any, Any]]:
-    """`np.empty`, or the same in less time for the shapes and dtypes that emitted code has."""
-    return _empty or np.empty
+def empty(*, small: bool = False) -> Callable[..., np.ndarray[Any, Any]]:
+    """What emitted code makes its arrays with; `small`: none is as large as `memory.LEAST`."""
+    return _empty or (np.empty if small else memory.empty)
+
+
+def empty_for_torch() -> Callable[..., Any] | None:
+    """The same for arrays that only kernels and `torch_of` see: it makes DLPack's capsules. None if it cannot."""
+    return _for_torch
 
 
 def attach(engine: Any) -> None:
     """Take the functions of `TEXT` into use, which an engine holds, if objects are as they expect."""
-    global _attached, _alike, _empty
+    global _attached, _alike, _empty, _for_torch, _evict, _pool
     _attached = True
     if not _as_expected():
         return
-    things = (np.ndarray, int, tuple, True, False, *[x for t in _TYPES for x in (t, np.dtype(t))])
-    table = _numpy_functions()
-    new = [table[_NEW_FROM_DESCR]]
-    fill_table(engine, "arrays.api", [*map(interpreter, _API), *new, *map(id, things), 0])
-    _empty = builtin("empty", engine.get_function_address("empty"), np.empty)
+    numpy = _numpy_functions()
+    fill_table(
+        engine,
+        "arrays.api",
+        [
+            *map(interpreter, _API),
+            *[numpy[place] for place in _NUMPY.values()],
+            *_libc(),
+            *map(id, _THINGS.values()),
+            *[word for kind in _TYPES for word in _entry(kind)],
+            0,
+        ],
+    )
+    fill_table(engine, "pool", [*_bounds().values()])
+    _evict = engine.get_function_address("evict")
+    _pool = engine.get_global_value_address("pool")
+    _empty = builtin("empty", engine.get_function_address("empty"), memory.empty)
+    _for_torch = builtin("empty", engine.get_function_address("dltensor.empty"), _dltensor)
     _alike = engine.get_function_address("alike")
+
+
+def _entry(kind: Any) -> tuple[int, int, int]:
+    """A type, its dtype, and what DLPack calls it: code, bits, and one lane."""
+    dtype = np.dtype(kind)
+    return id(kind), id(dtype), _CODES[dtype.kind] | dtype.itemsize << 11 | 1 << 16
+
+
+def _libc() -> list[int]:
+    """The addresses of libc's functions; zeros where there is no such libc."""
+    if os.name != "posix":
+        return [0] * len(_LIBC)
+    libc = ctypes.CDLL(None)
+    return [ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0 for name in _LIBC]
+
+
+def _bounds() -> dict[str, int]:
+    """The words of the pool's state: an empty list, and what bounds it."""
+    state = dict.fromkeys(blocks.STATE, 0) | {"keep": memory.KEEP, "stale": round(memory.STALE)}
+    state |= {"least": _NEVER, "huge": _NEVER}
+    if os.name == "posix":
+        state |= {"least": memory.LEAST, "flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            state["huge"] = memory.HUGE
+    return state
+
+
+def release(keep: int = 0) -> None:
+    """Give idle memory back to the system: the oldest beyond `keep` bytes, and all that is stale."""
+    if _pool:
+        ctypes.CFUNCTYPE(None, ctypes.c_int64)(_evict)(keep)
+
+
+def pool() -> Any:
+    """The words of the pool's state, `blocks.STATE` names them; None where there is no pool."""
+    return (ctypes.c_int64 * len(blocks.STATE)).from_address(_pool) if _pool else None
+
+
+def _dltensor(shape: Any, dtype: Any) -> Any:
+    """numpy's array as a capsule, for what native code does not make."""
+    return memory.empty(shape, dtype).__dlpack__()
+
+
+def _forget() -> None:
+    """After a fork: a thread that is not here may have been at the list."""
+    state = pool()
+    if state is not None and state[0]:
+        state[:4] = [0] * 4
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def attached() -> bool:
@@ -114,14 +194,18 @@ def _numpy_functions() -> Any:
     return ctypes.cast(pointer(capsule, None), ctypes.POINTER(ctypes.c_void_p))
 
 
+def _slot(name: str) -> str:
+    """A place in the table."""
+    return f"getelementptr (ptr, ptr @arrays.api, i64 {_NAMES.index(name)})"
+
+
 def _get(name: str) -> str:
     """The operand of a `load` from the table."""
-    names = (*_API, "PyArray_NewFromDescr", "ndarray", "int", "tuple", "True", "False")
-    return f"ptr, ptr getelementptr (ptr, ptr @arrays.api, i64 {names.index(name)})"
+    return f"ptr, ptr {_slot(name)}"
 
 
 TEXT = f"""
-@arrays.api = global [{len(_API) + 6 + 2 * len(_TYPES) + 1} x ptr] zeroinitializer
+@arrays.api = global [{len(_NAMES) + 3 * len(_TYPES)} x ptr] zeroinitializer
 
 ; Whether functions return what they did and the arguments are arrays like those before. %self is a tuple: of words
 ; (how many arrays; then of each its dtype, number of dimensions, shape and strides), of functions, of their results.
@@ -234,8 +318,9 @@ answer:
   ret ptr %result
 }}
 
-; An array of a shape, an integer or a tuple of a few, and of a dtype, one of the table's types; %self makes all others.
-define ptr @empty(ptr %self, ptr %arguments, i64 %count) {{
+; An array, or DLPack's capsule, of a shape, an integer or a tuple of a few, and of a dtype, one of the table's types;
+; %self makes all others.
+define internal ptr @make(ptr %self, ptr %arguments, i64 %count, i1 %for.torch) noinline {{
 begin:
   %shape = alloca [4 x i64]
   %two = icmp eq i64 %count, 2
@@ -245,17 +330,22 @@ find:
   %given = load ptr, ptr %given.at
   br label %entry
 entry:
-  %at = phi ptr [ getelementptr (ptr, ptr @arrays.api, i64 {len(_API) + 6}), %find ], [ %at.next, %differs ]
+  %at = phi ptr [ {_slot("types")}, %find ], [ %at.next, %differs ]
   %known = load ptr, ptr %at
   %known.same = icmp eq ptr %known, %given
   br i1 %known.same, label %found, label %differs
 differs:
-  %at.next = getelementptr ptr, ptr %at, i64 2
+  %at.next = getelementptr ptr, ptr %at, i64 3
   %last = icmp eq ptr %known, null
   br i1 %last, label %other, label %entry
 found:
   %dtype.at = getelementptr ptr, ptr %at, i64 1
   %dtype = load ptr, ptr %dtype.at
+  %dlpack.at = getelementptr ptr, ptr %at, i64 2
+  %dlpack = load i64, ptr %dlpack.at
+  %bits = lshr i64 %dlpack, 8
+  %bits.only = and i64 %bits, 255
+  %item = lshr i64 %bits.only, 3
   %extents = load ptr, ptr %arguments
   %extents.kind.at = getelementptr i8, ptr %extents, i64 {_HEAD - 8}
   %extents.kind = load ptr, ptr %extents.kind.at
@@ -278,11 +368,13 @@ take:
   %rank = phi i64 [ 1, %found ], [ %rank.there, %some ]
   %objects = phi ptr [ %arguments, %found ], [ %items, %some ]
   %as.int = load {_get("PyLong_AsLongLong")}
+  %rank.int = trunc i64 %rank to i32
   br label %next
 next:
   %d = phi i64 [ 0, %take ], [ %d.next, %store ]
+  %bytes = phi i64 [ %item, %take ], [ %bytes.next, %store ]
   %more = icmp slt i64 %d, %rank
-  br i1 %more, label %extent, label %make
+  br i1 %more, label %extent, label %made
 extent:
   %object.at = getelementptr ptr, ptr %objects, i64 %d
   %object = load ptr, ptr %object.at
@@ -292,21 +384,42 @@ extent:
   br i1 %plain, label %read, label %other
 read:
   %value = call i64 %as.int(ptr %object)
+  %product = call {{ i64, i1 }} @llvm.umul.with.overflow.i64(i64 %bytes, i64 %value)
+  %bytes.next = extractvalue {{ i64, i1 }} %product, 0
+  %too.many = extractvalue {{ i64, i1 }} %product, 1
   %negative = icmp slt i64 %value, 0
-  br i1 %negative, label %wrong, label %store
+  %neither = or i1 %too.many, %negative
+  br i1 %neither, label %wrong, label %store
 store:
   %value.at = getelementptr i64, ptr %shape, i64 %d
   store i64 %value, ptr %value.at
   %d.next = add i64 %d, 1
   br label %next
-make:
+made:
+  br i1 %for.torch, label %allot, label %weigh
+weigh:
+  %least = load i64, {state_of("least")}
+  %small = icmp ult i64 %bytes, %least
+  br i1 %small, label %plainly, label %allot
+plainly:
   %keep = load {_get("Py_IncRef")}
   call void %keep(ptr %dtype)
   %kind = load {_get("ndarray")}
-  %rank.int = trunc i64 %rank to i32
   %new = load {_get("PyArray_NewFromDescr")}
-  %made = call ptr %new(ptr %kind, ptr %dtype, i32 %rank.int, ptr %shape, ptr null, ptr null, i32 0, ptr null)
-  ret ptr %made
+  %array = call ptr %new(ptr %kind, ptr %dtype, i32 %rank.int, ptr %shape, ptr null, ptr null, i32 0, ptr null)
+  ret ptr %array
+allot:
+  %block = call ptr @acquire(i64 %bytes)
+  %none = icmp eq ptr %block, null
+  br i1 %none, label %other, label %wrap
+wrap:
+  br i1 %for.torch, label %capsule, label %stand
+stand:
+  %standing = call ptr @on.block(ptr %block, ptr %dtype, i32 %rank.int, ptr %shape)
+  ret ptr %standing
+capsule:
+  %tensor = call ptr @as.dltensor(ptr %block, i64 %dlpack, i32 %rank.int, ptr %shape)
+  ret ptr %tensor
 wrong:
   %clear = load {_get("PyErr_Clear")}
   call void %clear()
@@ -316,4 +429,15 @@ other:
   %result = call ptr %call(ptr %self, ptr %arguments, i64 %count, ptr null)
   ret ptr %result
 }}
+
+define ptr @empty(ptr %self, ptr %arguments, i64 %count) {{
+  %made = call ptr @make(ptr %self, ptr %arguments, i64 %count, i1 false)
+  ret ptr %made
+}}
+define ptr @dltensor.empty(ptr %self, ptr %arguments, i64 %count) {{
+  %made = call ptr @make(ptr %self, ptr %arguments, i64 %count, i1 true)
+  ret ptr %made
+}}
+
+{blocks.text(_get)}
 """

@@ -12,20 +12,22 @@ changing one in place afterwards is an error only if a second derivative is then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 from tgc.errors import UnsupportedOpError
 from tgc.ir.sizes import evaluate
-from tgc.runtime.program import Pair, Program, bind, known
+from tgc.runtime.program import Known, Pair, Program, bind, known
 from tgc.runtime.steps import AS_IT_IS, Lines, function, tuple_text
 from tgc.runtime.tensors import (
     any_into_host,
     device_of,
+    exporter,
     into_host,
     is_tensor,
     out_of_host,
+    taken_over,
     takes,
     target_of,
     torch_dtype,
@@ -58,6 +60,11 @@ class OnDevice:
 def _placed(host: Any, device: Any) -> Any:
     """A host function that runs on a device, whichever is the current one."""
     return OnDevice(host, device) if device is not None and device.type == "cuda" else host
+
+
+def _known(host: Any, program: Program, sizes: Mapping[str, int], count: int) -> Known:
+    """What a host function can be told whose results become tensors."""
+    return known(host, program, sizes, count, exported=exporter())
 
 
 class Call:
@@ -113,15 +120,15 @@ class Call:
         outputs = [f"o{k}" for k in range(len(self.program.outputs))]
         saved = [f"s{i}" for i in range(self.saved)]
         host = self.pair.forward
-        told, addresses = known(host, self.program, self.sizes, self.size)
-        given = [body.convert(c[a], v) for c, a, v in zip(self.into, addresses, inputs)]
-        body.call(_placed(host, self.device), given, outputs + saved, told)
+        told = _known(host, self.program, self.sizes, self.size)
+        given = [body.convert(c[a], v) for c, a, v in zip(self.into, told.addresses, inputs)]
+        body.call(_placed(host, self.device), given, outputs + saved, told.told)
         for name, slot in zip(outputs, self.program.outputs):
-            how = out_of_host(slot.dtype, slot.shape, self.target)
+            how = out_of_host(slot.dtype, slot.shape, self.target, exports=told.exports)
             if how is not AS_IT_IS:
                 body.say(f"{name} = {body.convert(how, name)}")
         if saved and takes(self.target) == "array":
-            body.names["wrap"] = wrap
+            body.names["wrap"] = taken_over() if told.exports else wrap
             saved = [f"wrap({name})" for name in saved]
         kept = [inputs[i] for i in self.tensors] + [outputs[k] for k in self.outputs] + saved
         body.say("ctx.call = call")
@@ -170,14 +177,14 @@ class Call:
             body.say(f"({', '.join(saved)},) = ctx.saved_tensors")
         keeps, host = self.pair.keeps, self.pair.backward
         assert host is not None, "an output has a derivative"
-        told, addresses = known(host, self.program, self.sizes, len(keeps))
-        given = [self._argument(body, kind, i, a) for (kind, i), a in zip(keeps, addresses)]
+        told = _known(host, self.program, self.sizes, len(keeps))
+        given = [self._argument(body, *keep, a) for keep, a in zip(keeps, told.addresses)]
         results = [f"r{j}" for j in range(len(self.targets))]
-        body.call(_placed(host, self.device), given, results, told)
+        body.call(_placed(host, self.device), given, results, told.told)
         grads = ["None"] * (1 + self.size)
         for i, result in zip(self.targets, results):
             slot = self.program.inputs[i]
-            how = out_of_host(slot.dtype, slot.shape, self.target)
+            how = out_of_host(slot.dtype, slot.shape, self.target, exports=told.exports)
             grads[1 + i] = body.convert(how, result)
         body.say(f"return {', '.join(grads)}")
         made: Run = function("backward", ", ".join(["ctx", *cotangents]), body.lines, body.names)
@@ -290,11 +297,14 @@ def write_call(
     target = target_of(device, backend)
     sizes = bind(program.inputs, values)
     host = program.value(target, sizes).run
-    told, addresses = known(host, program, sizes, len(values))
-    into = [into_host(v, target, address=a) for v, a in zip(values, addresses)]
+    told = _known(host, program, sizes, len(values))
+    into = [into_host(v, target, address=a) for v, a in zip(values, told.addresses)]
     given = [body.convert(c, place) for c, place in zip(into, places)]
-    body.call(_placed(host, device), given, results, told)
-    out = [out_of_host(slot.dtype, slot.shape, target) for slot in program.outputs]
+    body.call(_placed(host, device), given, results, told.told)
+    out = [
+        out_of_host(slot.dtype, slot.shape, target, exports=told.exports)
+        for slot in program.outputs
+    ]
     return [body.convert(c, r) for c, r in zip(out, results)]
 
 

@@ -28,7 +28,8 @@ LEAST = 1 << 17
 STALE = 10.0
 """Seconds after which memory that nobody asked for is given back, at the next call that finds out."""
 _FEW = LEAST // 16  # elements that no dtype makes large
-_HUGE = 1 << 22  # from here on huge pages are asked for, as numpy does
+HUGE = 1 << 22
+"""Bytes from which huge pages are asked for, as numpy does."""
 
 
 def _kept() -> int:
@@ -117,8 +118,8 @@ def _map(size: int) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
     block = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
+    if size >= HUGE and hasattr(mmap, "MADVHUGEPAGE"):
+        block.madvise(mmap.MADVHUGEPAGE)
     return block
 
 

@@ -1,10 +1,10 @@
 """LLVM text becomes functions Python can call.
 
 Each kernel of a module gets a wrapper with the calling convention of built-in functions, in LLVM as well: it reads
-the addresses of arrays out of the array objects, integers and floats out of Python numbers, releases the interpreter
-lock where there is more than one program, hands the programs to a team of threads if it is given one, and costs a
-tenth of a ctypes call. What a wrapper needs of the interpreter it finds in variables that are filled when the code is
-loaded.
+the addresses of arrays out of the array objects and DLPack's capsules, integers and floats out of Python numbers,
+releases the interpreter lock where there is more than one program, hands the programs to a team of threads if it is
+given one, and costs a tenth of a ctypes call. What a wrapper needs of the interpreter it finds in variables that are
+filled when the code is loaded.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _API = (
     "PyErr_SetString",
     "PyObject_IsInstance",
     "Py_IncRef",
+    "PyCapsule_GetPointer",
 )
 
 
@@ -96,12 +97,13 @@ def streaming_text(text: str) -> str:
 
 
 def _with_wrappers(text: str) -> str:
-    names = [*_API, "None", "int", "ndarray", "TypeError"]
+    names = [*_API, "None", "int", "ndarray", "TypeError", "capsule"]
     slots = "\n".join(f"@api.{name} = global ptr null" for name in names)
     wrappers = [_wrapper(name, parameters) for name, parameters in _DEFINE.findall(text)]
     messages = [
         _message("count", "wrong number of arguments"),
         _message("type", "expected an array or a pointer"),
+        _message("name", "dltensor").replace("wrong.", ""),
     ]
     return "\n".join([slots, *messages, text, _POINTER_OF, *wrappers])
 
@@ -125,13 +127,28 @@ array:
 other:
   %int = load ptr, ptr @api.int
   %number = icmp eq ptr %type, %int
-  br i1 %number, label %pointer, label %maybe
+  br i1 %number, label %pointer, label %capsules
 pointer:
   %as.int = load ptr, ptr @api.PyLong_AsLongLong
   %value = call i64 %as.int(ptr %object)
   %address = inttoptr i64 %value to ptr
   store ptr %address, ptr %result
   ret i1 true
+capsules:
+  %capsule = load ptr, ptr @api.capsule
+  %dlpack = icmp eq ptr %type, %capsule
+  br i1 %dlpack, label %tensor, label %maybe
+tensor:
+  %content = load ptr, ptr @api.PyCapsule_GetPointer
+  %dltensor = call ptr %content(ptr %object, ptr @name)
+  %taken = icmp eq ptr %dltensor, null
+  br i1 %taken, label %failed, label %untaken
+untaken:
+  %data.there = load ptr, ptr %dltensor
+  store ptr %data.there, ptr %result
+  ret i1 true
+failed:
+  ret i1 false
 maybe:
   %isinstance = load ptr, ptr @api.PyObject_IsInstance
   %found = call i32 %isinstance(ptr %object, ptr %ndarray)
@@ -247,5 +264,6 @@ def _load(text: str) -> dict[str, Kernel]:
         fill(engine, f"api.{name}", interpreter(name))
     for thing in (None, int, np.ndarray, TypeError):
         fill(engine, f"api.{getattr(thing, '__name__', thing)}", id(thing))
+    fill(engine, "api.capsule", id(arrays.CAPSULE))
     names = [name for name, _ in _DEFINE.findall(text)]
     return {name: builtin(name, engine.get_function_address(f"{name}.call")) for name in names}

@@ -14,7 +14,6 @@ from typing import Any
 
 from tgc.runtime.cache import cache
 
-_alive: list[Any] = []  # as long as the process: functions may be anywhere
 _loading = threading.Lock()
 _METH_FASTCALL = 0x80
 
@@ -33,7 +32,7 @@ def load(*texts: str) -> Any:
         for code in codes:
             engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
-        _alive.append(engine)
+        _keep(engine)
         return engine
 
 
@@ -73,8 +72,13 @@ def builtin(name: str, address: int, owner: object = None) -> Any:
 @lru_cache(maxsize=4096)
 def _method(name: str, address: int) -> int:
     method = _MethodDef(name.encode(), address, _METH_FASTCALL, None)
-    _alive.append(method)
+    _keep(method)
     return ctypes.addressof(method)
+
+
+def _keep(thing: object) -> None:
+    """Keep something for good: native code may be called from anywhere, also while the interpreter ends."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def assembly(text: str) -> str:

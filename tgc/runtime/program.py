@@ -19,7 +19,7 @@ from tgc.ir.dtypes import DType
 from tgc.ir.nodes import Graph, Shape
 from tgc.ir.sizes import Atom, Dim, FloorDiv, Guard, PowerOfTwo, Size, evaluate
 from tgc.runtime import memory
-from tgc.runtime.arrays import small_empty
+from tgc.runtime.arrays import empty
 from tgc.runtime.build import function_of
 from tgc.runtime.cache import Entry, cache, key_of
 from tgc.trace.guards import plain
@@ -251,23 +251,44 @@ def bind(slots: Sequence[Slot], values: Sequence[Any]) -> dict[str, int]:
     return sizes
 
 
-def known(
-    host: Host, program: Program, sizes: Mapping[str, int], count: int
-) -> tuple[tuple[Any, ...], tuple[bool, ...]]:
-    """What a host function of a program can be told after its `count` inputs, and which inputs may then be addresses.
+@dataclass(frozen=True)
+class Known:
+    """What a host function is told when it is called.
 
-    Attributes of functions that can be told say so: `sizes`, the symbols, `addresses`, and `allocates`: it takes the
-    function that it makes its arrays with.
+    Attributes:
+        told: the arguments after its inputs.
+        addresses: which inputs may be the addresses of their memory.
+        exports: its results are DLPack's capsules.
+    """
+
+    told: tuple[Any, ...]
+    addresses: tuple[bool, ...]
+    exports: bool = False
+
+
+def known(
+    host: Host,
+    program: Program,
+    sizes: Mapping[str, int],
+    count: int,
+    *,
+    exported: Callable[..., Any] | None = None,
+) -> Known:
+    """What a host function of a program, with `count` inputs, can be told.
+
+    Attributes of functions that can be told say so: `sizes`, the symbols, `addresses`, `allocates`: it takes the
+    function that it makes its arrays with, and `exports`: that may be `exported`, which makes capsules.
     """
     names = getattr(host, "sizes", None)
     if names is None or any(name not in sizes for name in names):
-        return (), (False,) * count
+        return Known((), (False,) * count)
     told: tuple[Any, ...] = tuple(sizes[name] for name in names)
+    exports = exported is not None and getattr(host, "exports", False)
     if getattr(host, "allocates", False):
         slots = (*program.inputs, *program.outputs)
         small = all(slot.nbytes(sizes) < memory.LEAST for slot in slots)
-        told += (small_empty() if small else memory.empty,)
-    return told, getattr(host, "addresses", (False,) * count)
+        told += (exported if exports else empty(small=small),)
+    return Known(told, getattr(host, "addresses", (False,) * count), exports)
 
 
 def holds(guards: Sequence[Guard], sizes: Mapping[str, int]) -> bool:

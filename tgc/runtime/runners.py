@@ -115,7 +115,7 @@ def runner_of(
         if outputs:
             sizes = bind(program.inputs, values)
             host = program.value(target, sizes).run
-            body.call(host, given, outputs, known(host, program, sizes, len(values))[0])
+            body.call(host, given, outputs, known(host, program, sizes, len(values)).told)
     elif outputs:
         outputs = autograd.write_call(body, program, values, places, backend)
         finish = [_FROM_TENSOR[kind] for kind in results.containers]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from tgc.errors import BackendError, DeviceError, DTypeError, UnsupportedOpError
 from tgc.ir.dtypes import BY_NAME, DType
 from tgc.ir.nodes import Shape
+from tgc.runtime.arrays import empty_for_torch
 from tgc.runtime.steps import AS_IT_IS, Convert
 from tgc.settings import current
 from tgc.trace.state import calling_line
@@ -267,15 +269,37 @@ def check_dense(value: Any) -> None:
         )
 
 
-def out_of_host(dtype: DType, shape: Shape, target: str) -> Convert:
-    """How a result of a host function becomes a tensor, sharing memory."""
+def out_of_host(dtype: DType, shape: Shape, target: str, *, exports: bool = False) -> Convert:
+    """How a result of a host function, or a capsule of DLPack's that it exports, becomes a tensor, sharing memory."""
     if takes(target) == "tensor":
         return AS_IT_IS
+    if exports:
+        return Convert("taken_over({})", (("taken_over", taken_over()),))
     if dtype.name == "bfloat16":
         return Convert("wrap_bits({})", (("wrap_bits", _wrap_bits),))
     names = ("from_numpy", sys.modules["torch"].from_numpy), ("asarray", np.asarray)
     # A result of no rank may be a numpy scalar.
     return Convert("from_numpy({})" if shape else "from_numpy(asarray({}))", names)
+
+
+@lru_cache(maxsize=1)
+def exporter() -> Callable[..., Any] | None:
+    """What allocates memory that torch takes over, if native code and this torch can. It costs less than sharing an
+    array's."""
+    make = empty_for_torch()
+    take = getattr(sys.modules["torch"]._C, "_from_dlpack", None)
+    if make is None or take is None:
+        return None
+    one = take(make((2, 3), np.bool_))
+    plain = one.is_contiguous() and not one.requires_grad and one.device.type == "cpu"
+    same = (tuple(one.shape), one.dtype) == ((2, 3), sys.modules["torch"].bool)
+    return make if plain and same else None
+
+
+def taken_over() -> Callable[[Any], Any]:
+    """torch's function that makes a tensor of a capsule."""
+    function: Callable[[Any], Any] = sys.modules["torch"]._C._from_dlpack
+    return function
 
 
 def wrap(array: Any) -> Any:

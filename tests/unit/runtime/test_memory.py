@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -15,17 +17,88 @@ import numpy as np
 import pytest
 
 import tgc
-from tgc.runtime import memory
-from tgc.runtime.memory import LEAST, empty
+from tgc.runtime import arrays, blocks, memory
+from tgc.runtime.memory import LEAST
 
 N = LEAST  # elements of float32: four times the least
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+class Python:
+    """The pool in Python."""
+
+    empty = staticmethod(memory.empty)
+    release = staticmethod(memory.release)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "_idle", [])
+        self.patch = monkeypatch
+
+    def idle(self) -> list[int]:
+        """Bytes of the blocks that nothing refers to, the newest first."""
+        return [size for _, size, _ in memory._idle[::-1]]
+
+    def keep(self, nbytes: int) -> None:
+        """Bound what may lie idle."""
+        self.patch.setattr(memory, "KEEP", nbytes)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        memory._idle[:] = [(then - seconds, *rest) for then, *rest in memory._idle]
+
+
+class Native:
+    """The pool in native code."""
+
+    release = staticmethod(arrays.release)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("llvmlite")
+        tgc.jit(lambda x: x + 1, backend="native")(np.zeros(3))
+        self.empty = arrays.empty()
+        self.keep(memory.KEEP)
+        arrays.release()
+        assert self.idle() == []
+
+    def _blocks(self) -> list[int]:
+        state = dict(zip(blocks.STATE, arrays.pool()))
+        found, before, total, block = [], 0, 0, state["newest"]
+        while block:
+            found.append(block)
+            assert word(block + blocks.BEFORE).value == before
+            total += word(block + blocks.SIZE).value
+            before, block = block, word(block + blocks.NEXT).value
+        assert (state["lock"], state["oldest"], state["idle"]) == (0, before, total)
+        return found
+
+    def idle(self) -> list[int]:
+        return [word(block + blocks.SIZE).value for block in self._blocks()]
+
+    def keep(self, nbytes: int) -> None:
+        arrays.pool()[blocks.STATE.index("keep")] = nbytes
+
+    def wait(self, seconds: float) -> None:
+        for block in self._blocks():
+            word(block + blocks.WHEN).value -= round(seconds)
+
+
+def word(address: int) -> Any:
+    return ctypes.c_int64.from_address(address)
+
+
+POOL: Any = None
+
+
+@pytest.fixture(autouse=True, params=[Python, Native])
+def alone(request: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    global POOL
     gc.collect()
-    monkeypatch.setattr(memory, "_idle", [])
+    POOL = request.param(monkeypatch)
     yield
+    POOL.keep(memory.KEEP)
+
+
+def empty(shape: Any, dtype: Any) -> Any:
+    return POOL.empty(shape, dtype)
 
 
 def address(array: Any) -> int:
@@ -85,7 +158,7 @@ HOLDERS: dict[str, Callable[[np.ndarray], Any]] = {
     "memoryview of a slice": lambda a: memoryview(a[3:])[2:5],
     "frombuffer": lambda a: np.frombuffer(memoryview(a)[8:], np.uint8),
     "base": lambda a: a.base,
-    "view of the base": lambda a: a.base[10:20],
+    "view of the base": lambda a: a.base[10:20] if isinstance(a.base, np.ndarray) else a.base,
     "iterator": lambda a: a.flat,
     "ctypes": lambda a: a.ctypes,
     "torch": torch_of,
@@ -120,8 +193,9 @@ def test_a_weak_reference_holds_nothing() -> None:
 
 
 def test_memory_is_not_kept_while_its_owner_is_weakly_known() -> None:
-    array = empty(N, np.float32)
+    array = memory.empty(N, np.float32)
     where, owner = address(array), weakref.ref(array.base)
+    memory.release()
     del array
     assert owner() is None
     assert memory._idle == [] and where
@@ -146,12 +220,12 @@ def test_an_error_midway_loses_nothing() -> None:
     for _ in range(5):
         with pytest.raises(ValueError):
             fail()
-    assert len(memory._idle) == 1
+    assert len(POOL.idle()) == 1
     with pytest.raises(ValueError):
         empty((-1, N), np.float32)
     with pytest.raises((MemoryError, OSError, OverflowError, ValueError)):
         empty(1 << 60, np.float32)
-    assert len(memory._idle) == 1
+    assert len(POOL.idle()) == 1
 
 
 def test_threads_never_share_memory() -> None:
@@ -180,43 +254,60 @@ def test_threads_never_share_memory() -> None:
     for t in threads:
         t.join(60)
     assert not wrong
-    assert memory._idle
+    assert POOL.idle()
 
 
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEEP", 5 * N * 4)
+def test_what_is_kept_is_bounded() -> None:
+    bound = 5 * N * 4
+    POOL.keep(bound)
     arrays = [empty(N, np.float32) for _ in range(12)]
     last = address(arrays[-1])
-    for array in arrays:
-        del array
     while arrays:
         arrays.pop(0)
-        assert sum(size for _, size, _ in memory._idle) <= memory.KEEP
-    assert len(memory._idle) == 5
+        assert sum(POOL.idle()) <= bound
+    assert len(POOL.idle()) == 5
     assert is_taken_again(last), "the oldest go first"
-    memory.release()
-    assert memory._idle == []
+    POOL.release()
+    assert POOL.idle() == []
 
 
-def test_stale_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
+def test_stale_memory_goes() -> None:
     array = empty(N, np.float32)
     del array
-    now[0] += memory.STALE - 1
+    POOL.wait(memory.STALE - 2)
     other = empty(8 * N, np.float32)
-    assert len(memory._idle) == 1
+    assert len(POOL.idle()) == 1
     del other
-    now[0] += 2
+    POOL.wait(4)
     other = empty(16 * N, np.float32)
-    assert [size for _, size, _ in memory._idle] == [8 * N * 4]
+    assert POOL.idle() == [8 * N * 4]
     del other
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_has_memory_of_its_own() -> None:
+    array = empty(N, np.float32)
+    array.fill(1)
+    idle = empty(N, np.float32)
+    del idle
+    if isinstance(POOL, Native):
+        arrays.pool()[blocks.STATE.index("lock")] = 1  # as if another thread were at the list
+    child = os.fork()
+    if not child:
+        ours = empty(N, np.float32)
+        ours.fill(2)
+        os._exit(0 if array[0] == 1 and address(ours) != address(array) else 1)
+    if isinstance(POOL, Native):
+        arrays.pool()[blocks.STATE.index("lock")] = 0
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(POOL.idle()) == 1 and array[0] == 1
 
 
 def test_without_the_rule_of_bases_it_is_np_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory._OWNS
     monkeypatch.setattr(memory, "_OWNS", False)
-    array = empty(N, np.float32)
+    memory.release()
+    array = memory.empty(N, np.float32)
     assert array.flags.owndata
     del array
     assert memory._idle == []

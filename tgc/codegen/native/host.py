@@ -8,6 +8,7 @@ from tgc.codegen.naming import Names, cited, size_operand, size_text
 from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.numpy.host import Host
 from tgc.codegen.numpy.host import emit_host as emit_host_function
+from tgc.ir import dtypes
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, product
 from tgc.kernel.ir import Kernel, Launch, Load, Op, Plan, Store
@@ -29,6 +30,7 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
         module_names,
         lambda position, args, host: _launch(launched[position], args, host),
         addresses=tuple(name not in held for name in plan.inputs),
+        exports=_exports(plan),
     )
 
 
@@ -37,6 +39,20 @@ def _held(plan: Plan) -> set[str]:
     products = [step for step in plan.steps if not isinstance(step, Launch)]
     donated = (given for given, _ in plan.writes)
     return {*plan.outputs, *donated, *(name for step in products for name in (step.a, step.b))}
+
+
+def _exports(plan: Plan) -> bool:
+    """Whether nobody but kernels and the caller sees the arrays that the host function makes, each result another."""
+    made = {b.name: b for b in plan.buffers if b.alias is None and b.role not in ("in", "scalar")}
+    products = [step for step in plan.steps if not isinstance(step, Launch)]
+    seen = {name for step in products for name in (step.a, step.b, step.out)}
+    return (
+        not plan.writes
+        and not seen & set(made)
+        and set(plan.outputs) <= set(made)
+        and len(set(plan.outputs)) == len(plan.outputs)
+        and all(b.dtype is not dtypes.bfloat16 for b in made.values())
+    )
 
 
 def _launch(code: Emitted, args: list[str], host: Host) -> list[str]:
@@ -75,7 +91,8 @@ def _run(code: Emitted, call: str, programs: Dim, piece: int, host: Host) -> lis
     ]
     chosen = code.name
     if code.streams:
-        large = " + ".join(f"{host.buffers[b.name]}.nbytes" for b in code.streams)
+        nbytes = [product(b.shape) * b.dtype.itemsize for b in code.streams]
+        large = " + ".join(size_text(n, host.sizes) for n in nbytes)
         rows = [f"{size_operand(d, host.sizes)} % 64 == 0" for d in code.aligned]
         test = " and ".join([f"{large} > {STREAM_BYTES}", *rows])
         chosen = host.names.new("kernel")

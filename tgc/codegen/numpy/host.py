@@ -38,6 +38,7 @@ def emit_host(
     *,
     prepare: Sequence[str] = (),
     addresses: tuple[bool, ...] = (),
+    exports: bool = False,
 ) -> str:
     """The source of `plan.name`: of an engine whose kernels `launch` calls.
 
@@ -46,6 +47,7 @@ def emit_host(
     Args:
         prepare: scalar inputs that become arrays first.
         addresses: which inputs may be the addresses of contiguous memory, if any may.
+        exports: what it allocates may be DLPack's capsules instead of arrays.
     """
     names = module_names.child()
     buffers = {
@@ -82,7 +84,7 @@ def emit_host(
     params = [*(buffers[i] for i in plan.inputs), *_optional(plan, given, sizes)]
     text = define(plan.name, params, lines)
     if len(given) == len(sizes):
-        text += "\n\n" + _attributes(plan, given, addresses)
+        text += "\n\n" + _attributes(plan, given, addresses, exports)
     return text
 
 
@@ -113,13 +115,15 @@ def _optional(plan: Plan, given: list[str], sizes: Mapping[str, str]) -> list[st
     ]
 
 
-def _attributes(plan: Plan, given: list[str], addresses: tuple[bool, ...]) -> str:
+def _attributes(plan: Plan, given: list[str], addresses: tuple[bool, ...], exports: bool) -> str:
     """What the runtime is told of a host function: see `tgc.runtime.program.known`."""
     found: dict[str, object] = {"sizes": tuple(given)}
     if addresses:
         found["addresses"] = addresses
     if _allocates(plan):
         found["allocates"] = True
+        if exports:
+            found["exports"] = True
     return "".join(f"{plan.name}.{name} = {value!r}\n" for name, value in found.items())
 
 
