@@ -66,14 +66,16 @@ class Pipeline:
 
     # --- graph to graph ---
 
-    def simplify(self, graph: Graph, *, last: bool = False) -> Graph:
-        """Exact algebra and the stability rules; `last` if no derivative is taken any more."""
+    def simplify(self, graph: Graph, *, last: bool = False, in_two: bool = False) -> Graph:
+        """Exact algebra and the stability rules; `last` if no derivative is taken any more, `in_two` before a split."""
         from tgc.simplify.run import simplify
 
         return stage(
             "simplify",
             graph,
-            lambda: simplify(graph, fast_math=self.fast_math, last=last, log=self.log),
+            lambda: simplify(
+                graph, fast_math=self.fast_math, last=last, in_two=in_two, log=self.log
+            ),
         )
 
     def vjp(self, graph: Graph, wrt: tuple[int, ...]) -> Graph:
@@ -99,7 +101,7 @@ class Pipeline:
         stable = self.simplify(graph)
         return stage("joint", graph, lambda: joint(stable, wrt))
 
-    def lowered(self, graph: Graph, target: Target) -> Graph:
+    def lowered(self, graph: Graph, target: Target, *, in_two: bool = False) -> Graph:
         """The graph in the operations the backend has, with every cast written."""
         from tgc.simplify.contract import contract
         from tgc.simplify.expand import expand
@@ -107,7 +109,7 @@ class Pipeline:
         from tgc.simplify.run import drop_stop_gradient
 
         plain = stage("drop_stop_gradient", graph, lambda: drop_stop_gradient(graph))
-        small = self.simplify(plain, last=True)
+        small = self.simplify(plain, last=True, in_two=in_two)
         legal = stage("legalize", small, lambda: legalize(small, self.precision))
         whole = stage("expand", legal, lambda: expand(legal, primitives(target)))
         if not target.contracts or self.precision == "eager":
@@ -134,7 +136,7 @@ class Pipeline:
         from tgc.schedule.save import split
 
         chosen = wanted(graph, wrt)
-        joint = self.lowered(self.joint(graph, chosen), target)
+        joint = self.lowered(self.joint(graph, chosen), target, in_two=True)
         pair = split(joint, len(graph.outputs), len(graph.inputs), dict(hints))
         kept = tuple(s.name for s in pair.saved if s.kind == "value")
         first = ("out",) * len(graph.outputs) + kept

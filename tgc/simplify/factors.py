@@ -194,27 +194,37 @@ def _is_product(node: Node) -> bool:
 # --- quotients and exponentials that exist -------------------------------------------------------
 
 
-def reuse(rewriter: Rewriter, node: Node) -> Node | None:
-    """a * (b / c) is (a / c) * b where a / c is computed anyway; the oldest such quotient is taken.
-
-    Likewise exp(x) / s is exp(x - log(s)) where x - log(s) is a result of the function: then nothing else is read. What
-    the result was rounded by comes back as a relative error of that size (torch does the same).
-    """
-    if not node.dtype.is_float or not (rewriter.quotients or rewriter.results):
-        return None
+def _above_and_below(rewriter: Rewriter, node: Node) -> list[tuple[Node, Node]]:
+    """The pairs of a factor of a product and a factor of its divisor."""
     found = tuple(factors(rewriter, node))
     above = dict.fromkeys(f.node for f in found if not f.inverse)
     below = dict.fromkeys(f.node for f in found if f.inverse)
-    pairs = [(a, c) for c in below for a in above]
+    return [(a, c) for c in below for a in above]
+
+
+def reuse(rewriter: Rewriter, node: Node) -> Node | None:
+    """a * (b / c) is (a / c) * b where a / c is computed anyway; the oldest such quotient is taken."""
+    if not node.dtype.is_float or not rewriter.quotients:
+        return None
+    pairs = _above_and_below(rewriter, node)
     known = [(rewriter.quotients[p], p) for p in pairs if p in rewriter.quotients]
-    if known:
-        quotient, (a, c) = min(known, key=lambda pair: pair[0].id)
-        return (
-            None
-            if quotient is node or quotient in node.args
-            else _on_top(rewriter, node, quotient, a, c)
-        )
-    for a, c in pairs:
+    if not known:
+        return None
+    quotient, (a, c) = min(known, key=lambda pair: pair[0].id)
+    if quotient is node or quotient in node.args:
+        return None
+    return _on_top(rewriter, node, quotient, a, c)
+
+
+def reuse_of_result(rewriter: Rewriter, node: Node) -> Node | None:
+    """exp(x) / s is exp(x - log(s)) where x - log(s) is a result of the function: then nothing else is read.
+
+    For a backward apart from its forward: together, exp(x) is there. What the result was rounded by comes back as a
+    relative error of that size (torch does the same).
+    """
+    if not node.dtype.is_float or not rewriter.results:
+        return None
+    for a, c in _above_and_below(rewriter, node):
         for result in rewriter.results:
             if _is_logarithm(result, a, c):
                 return _on_top(rewriter, node, rewriter.map("exp", result), a, c)
@@ -332,3 +342,8 @@ PROCEDURES: tuple[Procedure, ...] = (
     Procedure("reuse of a quotient", ("mul", "div"), "regroup", reuse),
     Procedure("common factor", ("add", "sub"), "regroup", common_factor),
 )
+
+IN_TWO: tuple[Procedure, ...] = (
+    Procedure("reuse of a result", ("mul", "div"), "regroup", reuse_of_result),
+)
+"""For a function that becomes a forward and a backward, which share no more than what lies in memory."""

@@ -19,7 +19,7 @@ _STRUCTURE = (*algebra.PROCEDURES, *movements.PROCEDURES)
 
 
 @cache
-def _all_rules(fast_math: bool, last: bool) -> RuleSet:
+def _all_rules(fast_math: bool, last: bool, in_two: bool) -> RuleSet:
     rules = (*algebra.RULES, *stability.RULES, *factors.RULES)
     procedures = (
         *_STRUCTURE,
@@ -27,6 +27,7 @@ def _all_rules(fast_math: bool, last: bool) -> RuleSet:
         *(() if last else stability.BEFORE_DERIVATIVES),
         *folds.PROCEDURES,
         *factors.PROCEDURES,
+        *(factors.IN_TWO if in_two else ()),
     )
     return RuleSet(rules, procedures, fast_math=fast_math)
 
@@ -41,16 +42,18 @@ def simplify(
     *,
     fast_math: bool = False,
     last: bool = False,
+    in_two: bool = False,
     log: list[Rewrite] | None = None,
 ) -> Graph:
     """The same function, in a form that is cheaper, or keeps more digits, or both.
 
     Args:
         last: no derivative will be taken any more (see `drop_stop_gradient`).
+        in_two: the graph will be split into a forward and a backward.
         fast_math: also rewrites that assume finite values and ignore the sign of zero.
         log: receives what was rewritten.
     """
-    result = _run(graph, _all_rules(fast_math, last), log)
+    result = _run(graph, _all_rules(fast_math, last, in_two), log)
     if current().verify:
         verify(result, "simplify")
     return result

@@ -300,7 +300,8 @@ def lowered(definition: Definition) -> tuple[Graph, Graph]:
     traced = trace(definition.function, tuple(tgc.spec(s) for s in definition.specs))
     pipeline = Pipeline()
     chosen = wanted(traced.graph, tuple(range(len(traced.graph.inputs))))
-    both = pipeline.lowered(pipeline.joint(traced.graph, chosen), target_named("sm_90"))
+    joined = pipeline.joint(traced.graph, chosen)
+    both = pipeline.lowered(joined, target_named("sm_90"), in_two=True)
     return traced.graph, both
 
 
@@ -344,3 +345,16 @@ def test_gallery_backwards_are_lean(name: str) -> None:
     want, saved = LEAN[name]
     assert all(done[op] <= count for op, count in {"div": 0, **want}.items()), done
     assert tuple(s.name if s.kind == "input" else s.kind for s in pair.saved) == saved
+
+
+def test_a_backward_apart_reads_the_result_and_one_beside_its_forward_what_is_there() -> None:
+    graph = simplify(shifted("log_softmax"))
+    both = drop_stop_gradient(joint(graph, (0,)))
+    apart, together = (simplify(both, last=True, in_two=in_two) for in_two in (True, False))
+    assert (work(apart)["exp"], work(together)["exp"]) == (2, 1)
+    pair = split(apart, 1, 1, {"n": 4096, "d": 2048})
+    assert [s.kind for s in pair.saved] == ["output"], "x is not read again"
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+    for a, b in zip(evaluate(apart, values), evaluate(together, values), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-14)
