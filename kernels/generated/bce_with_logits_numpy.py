@@ -37,7 +37,7 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i
         t0_i = t0[:i1 - i0]
         t1_i = t1[:i1 - i0]
         target_i = target[i0:i1]
-        clip(logit_i, c_0, c_inf, out=t0_i)
+        clip(logit_i, c_0, c_inf, t0_i)
         np.absolute(logit_i, t1_i)
         np.negative(t1_i, t1_i)
         np.exp(t1_i, t1_i)

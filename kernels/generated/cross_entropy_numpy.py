@@ -21,23 +21,31 @@ c_0_i64 = np.array(0, np.int64)
 line_57 = 'definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]'
 
 
-def fill_bits(condition, out):
-    """All bits of `out` set where the condition holds, none elsewhere."""
-    np.copyto(out, condition)
-    np.negative(out, out=out)
+def chosen(condition, bits):
+    """What `select` selects by: integers, all bits of them set where the condition holds; of few elements itself."""
+    if bits.size < 2048:
+        return condition
+    np.copyto(bits, condition)
+    return np.negative(bits, bits)
 
 
 def select(bits, yes, no, out):
-    """`yes` where bits are set, else `no`: by branches it would take ten times as long."""
+    """`yes`, whose place may be `out`, where chosen, else `no`: by branches if there are few elements."""
+    if bits.dtype == bool:
+        if out is yes:
+            return np.copyto(out, no, where=~bits)
+        return np.copyto(out, np.where(bits, yes, no))  # in whose memory `yes` may lie
     mine, no = out.view(bits.dtype), no.view(bits.dtype)
-    np.bitwise_xor(yes.view(bits.dtype), no, out=mine)
-    np.bitwise_and(mine, bits, out=mine)
-    np.bitwise_xor(mine, no, out=mine)
+    np.bitwise_xor(yes.view(bits.dtype), no, mine)
+    np.bitwise_and(mine, bits, mine)
+    np.bitwise_xor(mine, no, mine)
 
 
 def select_or_zero(bits, yes, out):
-    """`yes` where bits are set, else 0."""
-    np.bitwise_and(yes.view(bits.dtype), bits, out=out.view(bits.dtype))
+    """`yes` where chosen, else 0."""
+    if bits.dtype == bool:
+        return select(bits, yes, out.dtype.type(0), out)
+    np.bitwise_and(yes.view(bits.dtype), bits, out.view(bits.dtype))
 
 
 def sum_line(x, out=None):
@@ -158,8 +166,8 @@ def cross_entropy_backward_kernel_block(
     div_array = np.asarray(div)
     neg = np.asarray(-div)
     # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-    fill_bits(flag0, k0)
-    select_or_zero(k0, neg, d_logits)
+    chosen_1 = chosen(flag0, k0)
+    select_or_zero(chosen_1, neg, d_logits)
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     np.subtract(logits, where, t0)
     np.exp(t0, t0)

@@ -60,12 +60,11 @@ swiglu.allocates = True
 
 def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0):
     # definitions.py:33: return gate / (1.0 + tgc.exp(-gate)) * value
-    np.negative(gate, d_gate)
-    np.exp(d_gate, d_gate)
-    np.add(d_gate, c_1, d_value)
+    np.exp(gate, d_gate)
+    np.divide(c_1, d_gate, d_value)
+    np.add(d_value, c_1, d_value)
     np.divide(c_1, d_value, d_value)
     np.multiply(gate, g, t0)
-    np.divide(c_1, d_gate, d_gate)
     np.add(d_gate, c_1, d_gate)
     np.divide(t0, d_gate, d_gate)
     np.add(g, d_gate, d_gate)

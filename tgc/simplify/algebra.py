@@ -86,6 +86,7 @@ RULES: tuple[Rule, ...] = (
     Rule("x/-y", "div(a, neg(b))", "neg(div(a, b))", "bits"),
     Rule("x+-y", "add(a, neg(b))", "sub(a, b)", "bits", kinds=NUMBERS),
     Rule("x--y", "sub(a, neg(b))", "add(a, b)", "bits", kinds=NUMBERS),
+    Rule("-x-y", "sub(neg(a), b)", "neg(add(a, b))", "regroup", kinds=NUMBERS),
     Rule("x+-k", "add(a, k)", "sub(a, neg(k))", "bits", _negative),
     Rule("x--k", "sub(a, k)", "add(a, neg(k))", "bits", _negative),
     Rule("-(x-y)", "neg(sub(a, b))", "sub(b, a)", "zeros"),
@@ -144,12 +145,11 @@ RULES: tuple[Rule, ...] = (
         "bits",
         kinds=ALL,
     ),
-    # adding 0 makes 0 of -0, as before
     Rule(
         "sum of branches",
         "add(where(a, b, 0), where(a, 0, c))",
-        "add(where(a, b, c), 0)",
-        "bits",
+        "where(a, b, c)",
+        "regroup",  # a chosen -0.0 stays one
         kinds=ALL,
     ),
     Rule("max same", "maximum(a, a)", "a", "bits", kinds=ALL),

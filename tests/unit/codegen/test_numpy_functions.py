@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import tgc
-from tgc.codegen.numpy.functions import fold_columns, fold_rows, normal, philox, sign, sum_line
+from tgc.codegen.numpy.draws import normal, philox
+from tgc.codegen.numpy.functions import (
+    chosen,
+    fold_columns,
+    fold_rows,
+    select,
+    select_or_zero,
+    sign,
+    sum_line,
+)
 
 
 @pytest.mark.parametrize("cols", [0, 1, 7, 64, 65, 1500])
@@ -28,6 +39,42 @@ def test_sums_of_lines(size: int, rng: np.random.Generator) -> None:
     x = rng.standard_normal(2 * size).astype(np.float32)
     for line in (x[:size], x[::2]):
         np.testing.assert_allclose(sum_line(line), line.sum(dtype=np.float64), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [0, 7, 2047, 2048, 5000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_selections_in_place_and_not(size: int, dtype: Any, rng: np.random.Generator) -> None:
+    """Of few elements by branches, of many by bits; the result may lie where the first operand does."""
+    yes, no = rng.standard_normal((2, size)).astype(dtype)
+    yes[::5], no[::7] = np.nan, -0.0
+    condition = rng.random(size) < 0.5
+    bits = chosen(condition, np.empty(size, f"i{yes.itemsize}"))
+    wanted, mine = np.where(condition, yes, no), yes.copy()
+    for target in (np.empty(size, dtype), mine):
+        select(bits, mine, no, target)
+        np.testing.assert_array_equal(target, wanted)
+    mine = yes.copy()
+    for target in (np.empty(size, dtype), mine):
+        select_or_zero(bits, mine, target)
+        np.testing.assert_array_equal(target, np.where(condition, yes, 0))
+    mine = yes.copy()
+    select(bits, mine[:], no, mine)  # the same memory as another array
+    np.testing.assert_array_equal(mine, wanted)
+
+
+@pytest.mark.parametrize("count", [1, 3, 1000, 4 * 16384 - 1, 4 * 16384 + 9])
+def test_draws_of_a_range_are_those_of_its_numbers(count: int) -> None:
+    """In place and not, from an odd place on, across what is drawn at a time; twice, in memory used before."""
+    stream, seed = np.array(2**33 + 5), np.array(-9)
+    for start in (0, 6, 2**34 - 8):
+        numbers = np.arange(start, start + count)
+        sparse = np.concatenate([numbers[-1:], numbers[::-97]])
+        for draws in (philox, normal):
+            wanted = draws(sparse, stream, seed)
+            out = np.empty(count, wanted.dtype)
+            assert draws(range(start, start + count), stream, seed, out) is out
+            for found in (out, draws(range(start, start + count), stream, seed)):
+                np.testing.assert_array_equal(found[sparse - start], wanted)
 
 
 def philox_word(at: int, stream: int, seed: int) -> int:

@@ -39,6 +39,11 @@ def test_one_exponential_of_two_opposite(dtype: Any) -> None:
     np.testing.assert_allclose(slope, wanted, rtol=2e-6, atol=2 * np.finfo(dtype).tiny)
 
 
+def test_no_negation_for_an_exponential_that_has_an_opposite(rng: np.random.Generator) -> None:
+    x = rng.standard_normal(50).astype(np.float32)
+    assert "negative" not in calls(both, x)
+
+
 def test_an_exponential_for_itself_keeps_its_small_values() -> None:
     """They may be denormal where the opposite one has overflowed."""
     x = np.linspace(-100, 80, 200).astype(np.float32)

@@ -83,7 +83,7 @@ class Body:
     _texts: dict[str, str] = field(default_factory=dict)
     _scalars: dict[str, str] = field(default_factory=dict)
     _locals: dict[str, str] = field(default_factory=dict)
-    _masks: dict[tuple[str, DType], Array] = field(default_factory=dict)
+    _masks: dict[tuple[str, DType], str] = field(default_factory=dict)
     _line: Line | None = None
 
     def __post_init__(self) -> None:
@@ -399,7 +399,7 @@ class Body:
             self.define(s.name, f"{function}({', '.join(args)})")
         else:
             # By position it is a fifth of a short call cheaper; numpy wants the name for two.
-            out = "out=" if name in ("maximum", "minimum") else ""
+            out = "out=" if function in ("np.maximum", "np.minimum") else ""
             self.emit(f"{function}({', '.join(args)}, {out}{target})")
 
     def _alias(self, name: str, other: str) -> None:
@@ -425,7 +425,7 @@ class Body:
             self.emit(f"select({bits}, {args[1]}, {args[2]}, {target})")
 
     def _bits(self, s: Op, condition: str) -> str:
-        """The condition of a selection as integers of the size of what it selects: -1 where it holds, else 0."""
+        """What a selection selects by: the condition as integers of the size of what it selects, -1 where it holds."""
         name = s.args[0]
         size = dtypes.BY_NAME[f"int{8 * s.dtype.itemsize}"]
         if not isinstance(name, str) or name not in self._arrays:
@@ -443,11 +443,12 @@ class Body:
                 made.loops,
             )
             array = Array(place.name, place.layout, any(place is p for p in self.slots.made))
-            self.emit(f"fill_bits({condition}, {self.reach(array)})")
+            bits = self.names.new("chosen")
+            self.emit(f"{bits} = chosen({condition}, {self.reach(array)})")
             if not again:
-                return self.reach(array)
-            self._masks[key] = array
-        return self.reach(self._masks[key])
+                return bits
+            self._masks[key] = bits
+        return self._masks[key]
 
     # --- folds ---
 

@@ -60,11 +60,15 @@ class _Walk:
     axes: dict[str, tuple[str, ...]]
     added: frozenset[str]
     made: dict[str, Op] = field(default_factory=dict)
+    later: list[Op] = field(default_factory=list)
     dropped: set[int] = field(default_factory=set)
 
     def body(self, body: tuple[Statement, ...]) -> tuple[Statement, ...]:
         found: list[Statement] = []
+        self.later = [s for s in body if isinstance(s, Op) and s.op == "exp"]
         for s in body:
+            if id(s) in self.dropped:
+                continue
             if isinstance(s, Loop):
                 inside = _Walk(self.uses, self.axes, self.added)
                 found.append(replace(s, body=inside.body(s.body)))
@@ -103,20 +107,34 @@ class _Walk:
         return None
 
     def _inverse_exponential(self, s: Op) -> list[Op] | None:
+        """An exponential by the opposite one, of which the one of what is no negation comes first."""
         if s.op != "exp" or s.name not in self.added:
             return None
-        for other in self.made.values():
-            if other.op == "exp" and other.axes == s.axes and self._are_opposite(other, s):
-                return [replace(s, op="div", args=(Const(1.0, s.dtype), other.name))]
-        return None
+        one, found = Const(1.0, s.dtype), list[Op]()
+        known = [o for o in self.made.values() if o.op == "exp" and self._are_opposite(o, s)]
+        others = known or [o for o in self.later if o.name not in self.made and self._negates(s, o)]
+        if not others or others[0].axes != s.axes:
+            return None
+        if not known:
+            self.dropped.add(id(others[0]))
+            found = [replace(others[0])]
+        self._forget(s.args[0])
+        return [*found, replace(s, op="div", args=(one, others[0].name))]
+
+    def _forget(self, a: Operand) -> None:
+        """One use less of an operand."""
+        assert isinstance(a, str)
+        self.uses[a] -= 1
+        if not self.uses[a] and a in self.made:
+            self.dropped.add(id(self.made[a]))
 
     def _are_opposite(self, a: Op, b: Op) -> bool:
+        return self._negates(a, b) or self._negates(b, a)
+
+    def _negates(self, a: Op, b: Op) -> bool:
         """Whether the operand of one is that of the other, negated."""
-        for this, that in ((a, b), (b, a)):
-            negated = self.made.get(str(this.args[0]))
-            if negated is not None and negated.op == "neg" and negated.args == that.args:
-                return True
-        return False
+        negated = self.made.get(str(a.args[0]))
+        return negated is not None and negated.op == "neg" and negated.args == b.args
 
     def _alone(self, a: Operand, op: str, reader: Op) -> Op | None:
         """The operation that made an operand as long as what reads it, if nothing else reads it."""
