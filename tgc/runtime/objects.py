@@ -103,11 +103,16 @@ def _host() -> tuple[str, str]:
 
 
 def _machine() -> Any:
+    """What writes code for this processor."""
+    return _machine_for(*_host())
+
+
+@lru_cache(maxsize=1)
+def _machine_for(cpu: str, features: str) -> Any:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    cpu, features = _host()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=cpu,
         features=features,
