@@ -282,18 +282,23 @@ def out_of_host(dtype: DType, shape: Shape, target: str, *, exports: bool = Fals
     return Convert("from_numpy({})" if shape else "from_numpy(asarray({}))", names)
 
 
-@lru_cache(maxsize=1)
 def exporter() -> Callable[..., Any] | None:
-    """What allocates memory that torch takes over, if native code and this torch can. It costs less than sharing an
-    array's."""
+    """What allocates memory that torch takes over, if native code (once there is some) and this torch can. It costs
+    less than sharing an array's."""
     make = empty_for_torch()
+    return make if make is not None and _takes_over(make) else None
+
+
+@lru_cache(maxsize=1)
+def _takes_over(make: Callable[..., Any]) -> bool:
+    """Whether torch makes of a capsule what it should."""
     take = getattr(sys.modules["torch"]._C, "_from_dlpack", None)
-    if make is None or take is None:
-        return None
+    if take is None:
+        return False
     one = take(make((2, 3), np.bool_))
     plain = one.is_contiguous() and not one.requires_grad and one.device.type == "cpu"
     same = (tuple(one.shape), one.dtype) == ((2, 3), sys.modules["torch"].bool)
-    return make if plain and same else None
+    return plain and same
 
 
 def taken_over() -> Callable[[Any], Any]:
