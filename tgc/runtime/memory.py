@@ -5,6 +5,8 @@ it back when the array dies. So the memory of large arrays is kept. What makes t
 every such array stands on a `_Lease`, as do all views of it, tensors over it and buffers exported from it, and the
 memory returns to the pool in the finalizer of the lease, which runs when the last of them is gone.
 
+Once native code is loaded it does the same in less time: see `blocks.py`.
+
 Kept memory is bounded by `KEEP` bytes and by `STALE` seconds; it is the least recently returned that goes. Threads
 share it without a lock (a finalizer may run anywhere, also inside of the pool): lists are changed by single
 operations, and whoever takes a block off the list has it.

@@ -20,6 +20,7 @@ from typing import Any
 
 from tgc.runtime.objects import fill, interpreter, load
 from tgc.runtime.workers import threads
+from tgc.settings import override
 
 MOST = 256
 SPINS = 8_000
@@ -29,6 +30,8 @@ WAKING = 4
 
 _members: list[threading.Thread] = []
 _teams: dict[int, int] = {}
+_UNASKED: tuple[Any, int] = object(), 0
+_latest = _UNASKED  # the settings in force at the last call, and its team
 _alive: list[ctypes.Array[ctypes.c_int64]] = []  # what those addresses are of
 _starting = threading.Lock()
 _engine: Any = None
@@ -36,8 +39,13 @@ _engine: Any = None
 
 def team() -> int:
     """Who may help with a kernel: the address native code wants, or 0 for nobody. Starts threads at the first use."""
-    wanted = threads()
-    return 0 if wanted == 1 else _teams.get(wanted) or _gather(wanted)
+    global _latest
+    settings, found = _latest
+    if settings is not override():
+        wanted = threads()
+        found = 0 if wanted == 1 else _teams.get(wanted) or _gather(wanted)
+        _latest = override(), found
+    return found
 
 
 def _gather(wanted: int) -> int:
@@ -98,8 +106,8 @@ def _dismiss() -> None:
 
 def _forget() -> None:
     """After a fork: the threads are the parent's, and one of its calls may have had the team."""
-    global _starting
-    _starting = threading.Lock()
+    global _starting, _latest
+    _starting, _latest = threading.Lock(), _UNASKED
     _members.clear()
     _teams.clear()
     if _engine is not None:
