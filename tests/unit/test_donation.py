@@ -185,6 +185,21 @@ def test_shared_memory_is_refused() -> None:
     np.testing.assert_array_equal(base[:5], -5.0)
 
 
+def test_each_call_of_arrays_with_memory_of_their_own_is_checked() -> None:
+    """They need no comparison, but the same array twice, a view beside it, or one made read-only do."""
+    p, g = np.arange(6.0), np.ones(6)
+    for _ in range(3):
+        descend(p, g)
+    np.testing.assert_array_equal(p, np.arange(6.0) - 3)
+    for other in (p, p[:], p[::-1][::-1]):
+        with pytest.raises(MutationError, match="share memory"):
+            descend(p, other)
+    p.flags.writeable = False
+    with pytest.raises(MutationError, match="read-only"):
+        descend(p, g)
+    np.testing.assert_array_equal(p, np.arange(6.0) - 3)
+
+
 def test_arrays_the_kernels_would_copy_are_refused() -> None:
     read_only = np.ones(4)
     read_only.flags.writeable = False

@@ -30,6 +30,9 @@ def check_donated(donated: Sequence[int], values: Sequence[Any], names: Sequence
     _check_gradients(values)
 
 
+_OWNED, _WRITEABLE = 0x0004, 0x0400  # of an array's flags: see numpy's ndarraytypes.h
+
+
 def keep_apart(
     body: Lines,
     places: Sequence[str],
@@ -75,9 +78,14 @@ def keep_apart(
     body.names["meet"] = np.may_share_memory
     tests = [f"not {places[i]}.flags.writeable" for i, *_ in reach if i in chosen]
     tests += [f"meet({one}, {other})" for one, other in pairs]
-    if tests:
-        body.say(f"if {' or '.join(tests)}:")
-        body.say(f"    {thorough}")
+    if not tests:
+        return
+    # Different arrays that own their memory are apart, which one number of each says.
+    wanted = {i: _OWNED | (_WRITEABLE if i in chosen else 0) for i, *_ in reach}
+    apart = [f"{places[i]}.flags.num & {flags} == {flags}" for i, flags in wanted.items()]
+    apart += [f"{one} is not {other}" for one, other in pairs]
+    body.say(f"if not ({' and '.join(apart)}) and ({' or '.join(tests)}):")
+    body.say(f"    {thorough}")
 
 
 def count_writes(
