@@ -18,12 +18,15 @@ _loading = threading.Lock()
 _METH_FASTCALL = 0x80
 
 
-def load(*texts: str) -> Any:
-    """The execution engine that holds the functions and variables of modules: one engine costs more than a module."""
+def load(text: str, *plain: str) -> Any:
+    """The execution engine that holds the functions and variables of modules: one engine costs more than a module.
+
+    The text of those in `plain` has no loops worth optimising, which would take longer than to write a kernel.
+    """
     import llvmlite.binding as llvm
 
     with _loading:
-        codes = [_object_code(text) for text in texts]
+        codes = [_object_code(text), *[_object_code(other, plain=True) for other in plain]]
         llvm.initialize_native_target()
         machine = llvm.Target.from_default_triple().create_target_machine(opt=0, jit=True)
         nothing = llvm.parse_assembly("")
@@ -102,13 +105,13 @@ def _host() -> tuple[str, str]:
     return llvm.get_host_cpu_name(), features().flatten()
 
 
-def _machine() -> Any:
+def _machine(opt: int = 2) -> Any:
     """What writes code for this processor."""
-    return _machine_for(*_host())
+    return _machine_for(*_host(), opt)
 
 
-@lru_cache(maxsize=1)
-def _machine_for(cpu: str, features: str) -> Any:
+@lru_cache(maxsize=2)
+def _machine_for(cpu: str, features: str, opt: int) -> Any:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -116,7 +119,7 @@ def _machine_for(cpu: str, features: str) -> Any:
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=cpu,
         features=features,
-        opt=2,
+        opt=opt,
         jit=True,
         reloc="pic",
         codemodel="small",
@@ -142,13 +145,16 @@ def _optimised(text: str) -> Any:
     return module
 
 
-def _object_code(text: str) -> bytes:
+def _object_code(text: str, *, plain: bool = False) -> bytes:
     """The object code of a module, from the cache where it has been compiled before."""
     import llvmlite.binding as llvm
 
-    key = hashlib.sha256(f"{_host()} {llvm.llvm_version_info}\n{text}".encode()).hexdigest()[:40]
+    key = hashlib.sha256(
+        f"{_host()} {llvm.llvm_version_info} {plain}\n{text}".encode()
+    ).hexdigest()[:40]
     found = cache().load_bytes(key)
     if found is None:
-        found = _machine().emit_object(_optimised(text))
+        machine = _machine(0 if plain else 2)
+        found = machine.emit_object(llvm.parse_assembly(text) if plain else _optimised(text))
         cache().store_bytes(key, found)
     return found
