@@ -22,7 +22,7 @@ line_57 = 'definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None
 
 
 def chosen(condition, bits):
-    """What `select` selects by: integers, all bits of them set where the condition holds; of few elements itself."""
+    """What `select` goes by: bits set where the condition holds; for few elements itself."""
     if bits.size < 2048:
         return condition
     np.copyto(bits, condition)
@@ -30,7 +30,7 @@ def chosen(condition, bits):
 
 
 def select(bits, yes, no, out):
-    """`yes`, whose place may be `out`, where chosen, else `no`: by branches if there are few elements."""
+    """`yes`, which may be `out`, where chosen, else `no`: by branches if there are few."""
     if bits.dtype == bool:
         if out is yes:
             return np.copyto(out, no, where=~bits)

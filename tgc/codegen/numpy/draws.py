@@ -14,7 +14,7 @@ empty = np.empty  # in an emitted module memory is recycled
 
 
 def line_of(at: Any, stream: Any, seed: Any) -> Any:
-    """`at` as a range, if it is one, of one stream and seed, whose counters have one upper half; else None."""
+    """`at` as a range, if it is one under one key with counters of one upper half."""
     if np.size(stream) != 1 or np.size(seed) != 1:
         return None
     if not isinstance(at, range):
@@ -26,7 +26,7 @@ def line_of(at: Any, stream: Any, seed: Any) -> Any:
 
 
 def philox_counters(at: Any, stream: Any, seed: Any) -> Any:
-    """The counters that `at` numbers lie among, their streams and seeds, and where in their words each lies."""
+    """Counters, streams and seeds of the numbers `at`, and where in their words each lies."""
     stream, seed = np.asarray(stream, np.int64), np.asarray(seed, np.int64)
     if stream.size == seed.size == 1:
         stream, seed = stream.reshape(()), seed.reshape(())
@@ -53,7 +53,7 @@ def philox_words(block: Any, stream: Any, seed: Any) -> Any:
     x1[...], y[1] = stream & 0xFFFFFFFF, stream >> 32
     rows = [(product, *product) for product in products]
     for k in range(10):
-        # The lower halves of `y` are words 1 and 3. What an upper half holds wraps, and what is below is shifted out.
+        # Lower halves of `y` are words 1 and 3; upper ones wrap, what is below is shifted out.
         product, first, second = rows[k & 1]
         np.multiply(x1, factors[0], out=first)
         np.multiply(x0, factors[1], out=second)
@@ -69,7 +69,7 @@ def philox_words(block: Any, stream: Any, seed: Any) -> Any:
 
 
 def line_room(count: Any, rooms: Any = {}) -> Any:  # noqa: B006
-    """Memory for `philox_line`: numbers, counters as 64 bits, both products as such, and views of all halves."""
+    """Memory for `philox_line`: numbers, counters, both products, views of all halves."""
     if count in rooms:
         return rooms.pop(count)
     if len(rooms) > 3:
@@ -94,7 +94,7 @@ def line_room(count: Any, rooms: Any = {}) -> Any:  # noqa: B006
 
 
 def philox_line(first: Any, count: Any, stream: Any, seed: Any) -> Any:
-    """Words 0 and 2 of counters from `first` on, and words 1 and 3, as rows; and what `line_room` takes back."""
+    """Words 0 and 2 of counters from `first` on, words 1 and 3, and the room they lie in."""
     room = line_room(count)
     _, numbers, x0, x1, x0_low, x1_low, rows, steps, factors, words = room
     full, stream, seed = 0xFFFFFFFF, np.asarray(stream).item(), np.asarray(seed).item()
@@ -131,7 +131,7 @@ def philox_line(first: Any, count: Any, stream: Any, seed: Any) -> Any:
 
 
 def put_draws(first: Any, second: Any, out: Any) -> Any:
-    """What words become: themselves as integers, else of each two normal numbers one by the cosine, one by the sine."""
+    """Words themselves as integers, else normal numbers: of two one by cosine, one by sine."""
     if out.dtype == np.int32:
         out[0], out[1] = first, second
         return

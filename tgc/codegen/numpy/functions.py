@@ -32,7 +32,7 @@ def sign(x: Any, out: Any = None) -> Any:
 
 
 def chosen(condition: Any, bits: Any) -> Any:
-    """What `select` selects by: integers, all bits of them set where the condition holds; of few elements itself."""
+    """What `select` goes by: bits set where the condition holds; for few elements itself."""
     if bits.size < 2048:
         return condition
     np.copyto(bits, condition)
@@ -40,7 +40,7 @@ def chosen(condition: Any, bits: Any) -> Any:
 
 
 def select(bits: Any, yes: Any, no: Any, out: Any) -> Any:
-    """`yes`, whose place may be `out`, where chosen, else `no`: by branches if there are few elements."""
+    """`yes`, which may be `out`, where chosen, else `no`: by branches if there are few."""
     if bits.dtype == bool:
         if out is yes:
             return np.copyto(out, no, where=~bits)
