@@ -94,3 +94,19 @@ def test_torch_counts_from_the_start_alone(backend: str) -> None:
         torch.gather(x, 1, index)
     with pytest.raises(IndexError, match="size 4"):
         tgc.jit(lambda x, i: torch.gather(x, 1, i), backend=backend)(x, index)
+
+
+@BACKENDS
+def test_a_donated_array_is_overwritten_whole_or_not_at_all(backend: str) -> None:
+    compiled = tgc.jit(
+        lambda p, g, i: p - tgc.take_along_axis(g, i, axis=0),
+        backend=backend,
+        donate_argnames=("p",),
+    )
+    p, g, index = np.ones(300_000, "f4"), np.ones(5, "f4"), np.zeros(300_000, int)
+    assert compiled(p, g, index) is p
+    np.testing.assert_array_equal(p, 0)
+    index[-1] = 9
+    with pytest.raises(IndexError, match="size 5"):
+        compiled(p, g, index)
+    np.testing.assert_array_equal(p, 0)

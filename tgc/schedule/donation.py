@@ -2,8 +2,9 @@
 
 A graph's `writes` say which inputs end up holding which outputs. A kernel may store such an output where the input
 lies if it reads nothing of the input but the element it overwrites, before it overwrites it: a map, all of whose loads
-from the input have the index of the store, run after everything else that reads the input. Elsewhere the output has
-memory of its own, and the host copies it into the input at the end.
+from the input have the index of the store, run after everything else that reads the input. Nor may anything fail from
+there on, as a gather may: an input is overwritten whole or not at all. Elsewhere the output has memory of its own, and
+the host copies it into the input at the end.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tgc.errors import UnsupportedOpError
-from tgc.kernel.ir import Buffer, Kernel, Launch, Matmul, Plan, Step, Store
-from tgc.kernel.walk import may_overwrite, statements
+from tgc.kernel.ir import Buffer, Kernel, Launch, Load, Matmul, Plan, Step, Store
+from tgc.kernel.walk import gathered, may_overwrite, statements
 
 
 def donate(plan: Plan, writes: Mapping[str, str]) -> Plan:
@@ -61,8 +62,17 @@ def _fits(plan: Plan, given: str, output: str) -> bool:
     maker = next((i for i, s in enumerate(plan.steps) if output in _written(s)), None)
     if maker is None or any(given in _read(s) for s in plan.steps[maker + 1 :]):
         return False
+    if any(_may_fail(s) for s in plan.steps[maker:]):
+        return False
     step = plan.steps[maker]
     return isinstance(step, Launch) and may_overwrite(step.kernel, given, output)
+
+
+def _may_fail(step: Step) -> bool:
+    """Whether a step may find a position outside its axis."""
+    if isinstance(step, Matmul):
+        return False
+    return any(isinstance(s, Load) and gathered(s.index) for s, _ in statements(step.kernel.body))
 
 
 def _written(step: Step) -> set[str]:
