@@ -30,7 +30,9 @@ def load(text: str, *plain: str) -> Any:
         llvm.initialize_native_target()
         machine = llvm.Target.from_default_triple().create_target_machine(opt=0, jit=True)
         nothing = llvm.parse_assembly("")
-        engine = llvm.create_mcjit_compiler(nothing, machine)
+        # One piece of memory for all sections: where the address space is in use they would else come to lie further
+        # apart than 32 bits reach, at which LLVM aborts.
+        engine = llvm.create_mcjit_compiler(nothing, machine, use_lmm=True)
         engine.remove_module(nothing)  # or that is compiled, which takes longer than all the rest
         for code in codes:
             engine.add_object_file(llvm.ObjectFileRef.from_data(code))
