@@ -28,7 +28,8 @@ def sum_line(x, out=None):
     return np.add.reduce(x, 0, None, out) if x.size < 4096 else np.einsum("i->", x, out=out)
 
 
-def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i_hi):
+def bce_with_logits_kernel_0_block(logit, target, total_partial, room, i_lo, i_hi):
+    t0, t1 = room
     # definitions.py:66: return tgc.mean(tgc.log(1.0 + tgc.exp(logit)) - tgc.stop_gradient(target) * logit)
     partial = c_0[()]
     for i0 in range(i_lo, i_hi, 131072):
@@ -49,18 +50,22 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, t0, t1, i_lo, i
     total_partial[...] = partial
 
 
+def bce_with_logits_kernel_0_room(i):
+    """Scratch of one block."""
+    return (empty(i, np.float32), empty(i, np.float32))
+
+
 def bce_with_logits_kernel_0(logit, target, total_partial, n):
     # total_partial = sum(clamp_min(logit, 0) + log1p(exp(-abs(logit))) - logit * target, axis=0)
     i_step = 131072 * -(-n // 8388608)
 
     def blocks(first, last):
-        t0 = empty(min(n, 131072), np.float32)
-        t1 = empty(min(n, 131072), np.float32)
+        room = bce_with_logits_kernel_0_room(min(n, 131072))
         for i_program in range(first, last):
             i_lo = i_program * i_step
             i_hi = min(i_lo + i_step, n)
             bce_with_logits_kernel_0_block(
-                logit, target, total_partial[i_program, ...], t0, t1, i_lo, i_hi
+                logit, target, total_partial[i_program, ...], room, i_lo, i_hi
             )
 
     parallel(blocks, -(-n // i_step), 1 + 238000 // i_step)

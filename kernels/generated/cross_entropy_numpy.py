@@ -71,8 +71,9 @@ def check_index(index, extent, where):
 
 
 def cross_entropy_kernel_0_block(
-    logits, label, where, row_sum, total_partial, logits_all, t0, i_lo, i_hi, cols_i64, cols
+    logits, label, where, row_sum, total_partial, logits_all, room, i_lo, i_hi, cols_i64, cols
 ):
+    (t0,) = room
     # definitions.py:58: return tgc.mean(tgc.logsumexp(logits, axis=-1) - chosen)
     partial = c_0[()]
     for i0 in range(i_lo, i_hi, -(-131072 // cols)):
@@ -103,6 +104,11 @@ def cross_entropy_kernel_0_block(
     total_partial[...] = partial
 
 
+def cross_entropy_kernel_0_room(i, k):
+    """Scratch of one block."""
+    return (empty((i, k), np.float32),)
+
+
 def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, rows):
     # where = where(isinf(max(logits, axis=1)), 0, max(logits, axis=1))
     # row_sum = sum(exp(logits - where), axis=1)
@@ -115,13 +121,13 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     i_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        room = cross_entropy_kernel_0_room(min(rows, -(-131072 // cols)), cols)
         for i_program in range(first, last):
             i_lo = i_program * i_step
             i_hi = min(i_lo + i_step, rows)
             cross_entropy_kernel_0_block(
-                logits, label, where, row_sum, total_partial[i_program, ...], logits_all, t0, i_lo,
-                i_hi, cols_i64, cols
+                logits, label, where, row_sum, total_partial[i_program, ...], logits_all, room,
+                i_lo, i_hi, cols_i64, cols
             )
 
     parallel(blocks, -(-rows // i_step), 1 + 385000 // (i_step * cols))
@@ -154,8 +160,9 @@ cross_entropy.allocates = True
 
 
 def cross_entropy_backward_kernel_block(
-    logits, label, where, row_sum, g, d_logits, c, flag0, k0, t0, cols_i64, rows
+    logits, label, where, row_sum, g, d_logits, c, room, cols_i64, rows
 ):
+    flag0, k0, t0 = room
     # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
     lt = np.less(label, c_0_i64)
     add = np.add(label, cols_i64)
@@ -177,7 +184,14 @@ def cross_entropy_backward_kernel_block(
     np.add(d_logits, t0, d_logits)
 
 
-def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, cols, rows):
+def cross_entropy_backward_kernel_room(r, c, kept=()):
+    """Scratch of one block."""
+    if len(kept) >= 4:
+        kept.clear()
+    return (empty((r, c), np.bool_), empty((r, c), np.int32), empty((r, c), np.float32))
+
+
+def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, cols, rows, kept={}):
     # d_logits = where(iota == ..., -..., 0) + exp(...) * (... / row_sum)
     label = label[:, None]
     where = where[:, None]
@@ -186,23 +200,21 @@ def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, co
     cols_i64 = np.array(cols, np.int64)
     r_step = -(-131072 // cols)
     if rows <= r_step:
-        flag0 = empty((rows, cols), np.bool_)
-        k0 = empty((rows, cols), np.int32)
-        t0 = empty((rows, cols), np.float32)
+        room = kept.pop((rows, cols), None) or cross_entropy_backward_kernel_room(rows, cols, kept)
         cross_entropy_backward_kernel_block(
-            logits, label, where, row_sum, g, d_logits, c, flag0, k0, t0, cols_i64, rows
+            logits, label, where, row_sum, g, d_logits, c, room, cols_i64, rows
         )
+        if rows * cols <= 29127:
+            kept[(rows, cols)] = room
         return
 
     def blocks(first, last):
-        flag0 = empty((r_step, cols), np.bool_)
-        k0 = empty((r_step, cols), np.int32)
-        t0 = empty((r_step, cols), np.float32)
+        room = cross_entropy_backward_kernel_room(r_step, cols)
         for r0 in range(first * r_step, min(last * r_step, rows), r_step):
             r1 = min(r0 + r_step, rows)
             cross_entropy_backward_kernel_block(
                 logits[r0:r1], label[r0:r1], where[r0:r1], row_sum[r0:r1], g, d_logits[r0:r1], c,
-                flag0[:r1 - r0], k0[:r1 - r0], t0[:r1 - r0], cols_i64, rows
+                [t[:r1 - r0] for t in room], cols_i64, rows
             )
 
     parallel(blocks, -(-rows // r_step), 1 + 400000 // (r_step * cols))

@@ -33,7 +33,8 @@ c_1 = np.array(1.0, np.float32)
 c_1_12838_1 = np.array(1.128379225730896, np.float32)
 
 
-def gelu_kernel_block(x, out, t0, t1, t2):
+def gelu_kernel_block(x, out, room):
+    t0, t1, t2 = room
     # definitions.py:22: return 0.5 * x * (1.0 + tgc.erf(x / math.sqrt(2.0)))
     np.multiply(c_0_5, x, out)
     np.divide(x, c_1_41421, t0)
@@ -57,24 +58,29 @@ def gelu_kernel_block(x, out, t0, t1, t2):
     np.multiply(out, t2, out)
 
 
-def gelu_kernel(x, out, cols, rows):
+def gelu_kernel_room(r, kept=()):
+    """Scratch of one block."""
+    if len(kept) >= 4:
+        kept.clear()
+    return tuple([empty(r, np.float32) for _ in range(3)])
+
+
+def gelu_kernel(x, out, cols, rows, kept={}):
     # out = 0.5 * x * (tanh(x / 1.41421 * (square(...) * (... + 0.102769) + 1.12838)) + 1)
     x = x.reshape(-1)
     out = out.reshape(-1)
     if cols * rows <= 131072:
-        t0 = empty(cols * rows, np.float32)
-        t1 = empty(cols * rows, np.float32)
-        t2 = empty(cols * rows, np.float32)
-        gelu_kernel_block(x, out, t0, t1, t2)
+        room = kept.pop(cols * rows, None) or gelu_kernel_room(cols * rows, kept)
+        gelu_kernel_block(x, out, room)
+        if (cols * rows) <= 21845:
+            kept[cols * rows] = room
         return
 
     def blocks(first, last):
-        t0 = empty(131072, np.float32)
-        t1 = empty(131072, np.float32)
-        t2 = empty(131072, np.float32)
+        room = gelu_kernel_room(131072)
         for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
             r1 = min(r0 + 131072, cols * rows)
-            gelu_kernel_block(x[r0:r1], out[r0:r1], t0[:r1 - r0], t1[:r1 - r0], t2[:r1 - r0])
+            gelu_kernel_block(x[r0:r1], out[r0:r1], [t[:r1 - r0] for t in room])
 
     parallel(blocks, -(-(cols * rows) // 131072), 1)
 
@@ -92,7 +98,8 @@ gelu.sizes = ('rows', 'cols')
 gelu.allocates = True
 
 
-def gelu_backward_kernel_block(x, g, d_x, t0, t1, t2):
+def gelu_backward_kernel_block(x, g, d_x, room):
+    t0, t1, t2 = room
     # definitions.py:22: return 0.5 * x * (1.0 + tgc.erf(x / math.sqrt(2.0)))
     np.divide(x, c_1_41421, d_x)
     np.square(d_x, t0)
@@ -122,27 +129,30 @@ def gelu_backward_kernel_block(x, g, d_x, t0, t1, t2):
     np.multiply(c_0_5, d_x, d_x)
 
 
-def gelu_backward_kernel(x, g, d_x, cols, rows):
+def gelu_backward_kernel_room(r, kept=()):
+    """Scratch of one block."""
+    if len(kept) >= 4:
+        kept.clear()
+    return tuple([empty(r, np.float32) for _ in range(3)])
+
+
+def gelu_backward_kernel(x, g, d_x, cols, rows, kept={}):
     # d_x = 0.5 * (g * (x / 1.41421 * (1.12838 * exp(-...)) + tanh(x / 1.41421 * (... + 1.12838)) + 1))
     g = g.reshape(-1)
     x = x.reshape(-1)
     d_x = d_x.reshape(-1)
     if cols * rows <= 131072:
-        t0 = empty(cols * rows, np.float32)
-        t1 = empty(cols * rows, np.float32)
-        t2 = empty(cols * rows, np.float32)
-        gelu_backward_kernel_block(x, g, d_x, t0, t1, t2)
+        room = kept.pop(cols * rows, None) or gelu_backward_kernel_room(cols * rows, kept)
+        gelu_backward_kernel_block(x, g, d_x, room)
+        if (cols * rows) <= 21845:
+            kept[cols * rows] = room
         return
 
     def blocks(first, last):
-        t0 = empty(131072, np.float32)
-        t1 = empty(131072, np.float32)
-        t2 = empty(131072, np.float32)
+        room = gelu_backward_kernel_room(131072)
         for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
             r1 = min(r0 + 131072, cols * rows)
-            gelu_backward_kernel_block(
-                x[r0:r1], g[r0:r1], d_x[r0:r1], t0[:r1 - r0], t1[:r1 - r0], t2[:r1 - r0]
-            )
+            gelu_backward_kernel_block(x[r0:r1], g[r0:r1], d_x[r0:r1], [t[:r1 - r0] for t in room])
 
     parallel(blocks, -(-(cols * rows) // 131072), 1)
 

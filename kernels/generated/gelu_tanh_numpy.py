@@ -64,7 +64,8 @@ gelu_tanh.sizes = ('rows', 'cols')
 gelu_tanh.allocates = True
 
 
-def gelu_tanh_backward_kernel_block(x, g, d_x, t0, t1, t2, t3):
+def gelu_tanh_backward_kernel_block(x, g, d_x, room):
+    t0, t1, t2, t3 = room
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
     np.multiply(c_0_044715, x, d_x)
     np.multiply(x, d_x, t0)
@@ -93,29 +94,31 @@ def gelu_tanh_backward_kernel_block(x, g, d_x, t0, t1, t2, t3):
     np.divide(d_x, t2, d_x)
 
 
-def gelu_tanh_backward_kernel(x, g, d_x, cols, rows):
+def gelu_tanh_backward_kernel_room(r, kept=()):
+    """Scratch of one block."""
+    if len(kept) >= 4:
+        kept.clear()
+    return tuple([empty(r, np.float32) for _ in range(4)])
+
+
+def gelu_tanh_backward_kernel(x, g, d_x, cols, rows, kept={}):
     # d_x = 1 / (exp(...) + 1) * (... + ... + ... * ... + 0.044715 * (x * ...))
     x = x.reshape(-1)
     g = g.reshape(-1)
     d_x = d_x.reshape(-1)
     if cols * rows <= 131072:
-        t0 = empty(cols * rows, np.float32)
-        t1 = empty(cols * rows, np.float32)
-        t2 = empty(cols * rows, np.float32)
-        t3 = empty(cols * rows, np.float32)
-        gelu_tanh_backward_kernel_block(x, g, d_x, t0, t1, t2, t3)
+        room = kept.pop(cols * rows, None) or gelu_tanh_backward_kernel_room(cols * rows, kept)
+        gelu_tanh_backward_kernel_block(x, g, d_x, room)
+        if (cols * rows) <= 16384:
+            kept[cols * rows] = room
         return
 
     def blocks(first, last):
-        t0 = empty(131072, np.float32)
-        t1 = empty(131072, np.float32)
-        t2 = empty(131072, np.float32)
-        t3 = empty(131072, np.float32)
+        room = gelu_tanh_backward_kernel_room(131072)
         for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
             r1 = min(r0 + 131072, cols * rows)
             gelu_tanh_backward_kernel_block(
-                x[r0:r1], g[r0:r1], d_x[r0:r1], t0[:r1 - r0], t1[:r1 - r0], t2[:r1 - r0],
-                t3[:r1 - r0]
+                x[r0:r1], g[r0:r1], d_x[r0:r1], [t[:r1 - r0] for t in room]
             )
 
     parallel(blocks, -(-(cols * rows) // 131072), 1)

@@ -89,9 +89,9 @@ layer_norm.allocates = True
 
 
 def layer_norm_backward_kernel_0_block(
-    x, weight, div, sqrt, g, d_x, d_weight_partial, d_bias_partial, t0, t1, r_lo, r_hi, cols_f32,
-    cols
+    x, weight, div, sqrt, g, d_x, d_weight_partial, d_bias_partial, room, r_lo, r_hi, cols_f32, cols
 ):
+    t0, t1 = room
     # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
     d_weight_partial.fill(c_0)
     d_bias_partial.fill(c_0)
@@ -129,6 +129,11 @@ def layer_norm_backward_kernel_0_block(
         np.add(d_bias_partial, fold_rows(np.add, g_r), out=d_bias_partial)
 
 
+def layer_norm_backward_kernel_0_room(r, c):
+    """Scratch of one block."""
+    return (empty((r, c), np.float32), empty((r, c), np.float32))
+
+
 def layer_norm_backward_kernel_0(
     x, weight, div, sqrt, g, d_x, d_weight_partial, d_bias_partial, cols, rows
 ):
@@ -141,14 +146,13 @@ def layer_norm_backward_kernel_0(
     r_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
-        t1 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        room = layer_norm_backward_kernel_0_room(min(rows, -(-131072 // cols)), cols)
         for r_program in range(first, last):
             r_lo = r_program * r_step
             r_hi = min(r_lo + r_step, rows)
             layer_norm_backward_kernel_0_block(
                 x, weight, div, sqrt, g, d_x, d_weight_partial[r_program],
-                d_bias_partial[r_program], t0, t1, r_lo, r_hi, cols_f32, cols
+                d_bias_partial[r_program], room, r_lo, r_hi, cols_f32, cols
             )
 
     parallel(blocks, -(-rows // r_step), 1 + 233000 // (r_step * cols))

@@ -77,8 +77,9 @@ rms_norm.allocates = True
 
 
 def rms_norm_backward_kernel_0_block(
-    x, weight, div, g, d_x, d_weight_partial, t0, t1, r_lo, r_hi, cols_f32, cols
+    x, weight, div, g, d_x, d_weight_partial, room, r_lo, r_hi, cols_f32, cols
 ):
+    t0, t1 = room
     # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * weight
     d_weight_partial.fill(c_0)
     for r0 in range(r_lo, r_hi, -(-131072 // cols)):
@@ -99,6 +100,11 @@ def rms_norm_backward_kernel_0_block(
         np.add(d_weight_partial, np.einsum("rc,rc->c", g_r, t0_r), out=d_weight_partial)
 
 
+def rms_norm_backward_kernel_0_room(r, c):
+    """Scratch of one block."""
+    return (empty((r, c), np.float32), empty((r, c), np.float32))
+
+
 def rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, rows):
     # d_x = div * (weight * g - x * div * (sum(weight * g * (x * div), axis=1) / cols))
     # d_weight_partial = sum(g * (x * div), axis=0)
@@ -107,13 +113,12 @@ def rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, r
     r_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
 
     def blocks(first, last):
-        t0 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
-        t1 = empty((min(rows, -(-131072 // cols)), cols), np.float32)
+        room = rms_norm_backward_kernel_0_room(min(rows, -(-131072 // cols)), cols)
         for r_program in range(first, last):
             r_lo = r_program * r_step
             r_hi = min(r_lo + r_step, rows)
             rms_norm_backward_kernel_0_block(
-                x, weight, div, g, d_x, d_weight_partial[r_program], t0, t1, r_lo, r_hi, cols_f32,
+                x, weight, div, g, d_x, d_weight_partial[r_program], room, r_lo, r_hi, cols_f32,
                 cols
             )
 

@@ -58,7 +58,8 @@ swiglu.sizes = ('rows', 'cols')
 swiglu.allocates = True
 
 
-def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0):
+def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, room):
+    (t0,) = room
     # definitions.py:33: return gate / (1.0 + tgc.exp(-gate)) * value
     np.exp(gate, d_gate)
     np.divide(c_1, d_gate, d_value)
@@ -74,7 +75,14 @@ def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0):
     np.multiply(g, d_value, d_value)
 
 
-def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows):
+def swiglu_backward_kernel_room(r, kept=()):
+    """Scratch of one block."""
+    if len(kept) >= 4:
+        kept.clear()
+    return (empty(r, np.float32),)
+
+
+def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows, kept={}):
     # d_gate = 1 / (exp(-gate) + 1) * (value * (g + gate * g * (1 / (exp(gate) + 1))))
     # d_value = g * (gate * (1 / (exp(-gate) + 1)))
     gate = gate.reshape(-1)
@@ -83,16 +91,19 @@ def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows):
     d_gate = d_gate.reshape(-1)
     d_value = d_value.reshape(-1)
     if cols * rows <= 131072:
-        t0 = empty(cols * rows, np.float32)
-        swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, t0)
+        room = kept.pop(cols * rows, None) or swiglu_backward_kernel_room(cols * rows, kept)
+        swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, room)
+        if (cols * rows) <= 65536:
+            kept[cols * rows] = room
         return
 
     def blocks(first, last):
-        t0 = empty(131072, np.float32)
+        room = swiglu_backward_kernel_room(131072)
         for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
             r1 = min(r0 + 131072, cols * rows)
             swiglu_backward_kernel_block(
-                gate[r0:r1], value[r0:r1], g[r0:r1], d_gate[r0:r1], d_value[r0:r1], t0[:r1 - r0]
+                gate[r0:r1], value[r0:r1], g[r0:r1], d_gate[r0:r1], d_value[r0:r1],
+                [t[:r1 - r0] for t in room]
             )
 
     parallel(blocks, -(-(cols * rows) // 131072), 1)

@@ -18,8 +18,8 @@ from tgc.codegen.numpy.lines import define
 from tgc.codegen.numpy.liveness import statements
 from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.repeats import remove_repeats
+from tgc.codegen.numpy.rooms import Room, tuple_text
 from tgc.codegen.numpy.short import write_out
-from tgc.codegen.numpy.slots import Place
 from tgc.codegen.numpy.strength import reduce_strength
 from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
@@ -71,6 +71,8 @@ class _KernelWriter:
         outer = [a for a in kernel.axes if a.kind == "grid" or a.split is not None]
         self.single = self._is_single()
         self.outer = outer[:1] if self.single else outer
+        places = tuple(p for p in self.body.slots.made if p.name in self.body.used)
+        self.room = Room(places, f"{name}_room", *(self.names.new(n) for n in ("room", "kept")))
 
     @property
     def scratch(self) -> int:
@@ -79,35 +81,34 @@ class _KernelWriter:
         return sum(
             math.prod(b for d in p.layout if isinstance(b := blocks.get(d or ""), int))
             * p.dtype.itemsize
-            for p in self.body.slots.made
-            if p.name in self.body.used
+            for p in self.room.places
         )
 
     def write(self) -> str:
         body = self.body
         lines = [*body.indices.header, *body.lines] or ["pass"]
+        opened = [*([self.room.unpacked()] if self.room.places else []), *lines]
         if not self.outer:
-            start = [*self._prepare(), *self._allocate(blocks=False)]
-            return self._function(self.name, self._parameters(), [*start, *lines])
+            taken, left = self._take_room()
+            return self._function([*self._prepare(), *taken, *opened, *left])
         arguments = self._arguments()
         block_name = self.module_names.new(f"{self.name}_block")
         used = [s for s in self.sizes.values() if self._mentions(lines, s)]
         params = [a.name for a in arguments] + used
-        text = define(block_name, params, lines)
+        text = define(block_name, params, opened)
         calls = self._calls(block_name, arguments, used)
-        return (
-            text
-            + "\n\n"
-            + self._function(self.name, self._parameters(), _apart(self._prepare(), calls))
-        )
+        return f"{text}\n\n{self._function(_apart(self._prepare(), calls))}"
 
     # --- functions ---
 
-    def _function(self, name: str, params: list[str], lines: list[str]) -> str:
-        return define(name, params, [*(f"# {f}" for f in self.kernel.formula), *lines])
-
-    def _parameters(self) -> list[str]:
-        return [*(self.body.names_of(b.name) for b in self.kernel.buffers), *self.sizes.values()]
+    def _function(self, lines: list[str]) -> str:
+        """The kernel's own function, behind the one that makes its scratch."""
+        params = [self.body.names_of(b.name) for b in self.kernel.buffers]
+        params += [*self.sizes.values(), *([f"{self.room.kept}={{}}"] if self._keeps() else [])]
+        text = define(self.name, params, [*(f"# {f}" for f in self.kernel.formula), *lines])
+        if not self.room.places:
+            return text
+        return f"{self.room.function(self.module_names.child(), keeps=self._keeps())}\n\n{text}"
 
     def _mentions(self, lines: list[str], name: str) -> bool:
         pattern = re.compile(rf"\b{re.escape(name)}\b")
@@ -143,20 +144,23 @@ class _KernelWriter:
             lines.append(f"{name} = np.array({body.size(const.value)}, {dtype_text(const.dtype)})")
         return lines
 
-    def _allocate(self, *, blocks: bool) -> list[str]:
-        """Scratch: as large as the arrays, or as a block of them."""
-        made = [p for p in self.body.slots.made if p.name in self.body.used]
-        return [self._scratch(p, blocks) for p in made]
+    # --- scratch ---
 
-    def _scratch(self, place: Place, blocks: bool) -> str:
-        texts = [self._room(d, blocks) for d in place.layout]
-        shape = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
-        return f"{place.name} = empty({shape}, {dtype_text(place.dtype)})"
+    def _extents(self, *, blocks: bool) -> list[str]:
+        """How large the room is: as large as the arrays, or as a block of them."""
+        return [self._span(d, blocks=blocks) for d in self.room.axes]
 
-    def _room(self, name: str | None, blocks: bool) -> str:
+    def _take_room(self) -> tuple[list[str], list[str]]:
+        """The lines that take scratch for the whole arrays, and those that put it back."""
+        return self.room.taken(self._extents(blocks=False)) if self.room.places else ([], [])
+
+    def _keeps(self) -> bool:
+        """Whether there is scratch that may stay: that of whole arrays, where a call takes them so."""
+        whole = all(map(self._is_one_block, self.outer)) or not self._needs_programs()
+        return bool(self.room.places) and whole and self.room.keeps(self._extents(blocks=False))
+
+    def _span(self, name: str, *, blocks: bool) -> str:
         """How many elements scratch has along an axis: the extent, or a block of it."""
-        if name is None:
-            return "1"
         axis = self.kernel.axis(name)
         extent = self.body.size(axis.extent)
         if axis.block is None or (axis.kind == "grid" and not blocks):
@@ -189,10 +193,8 @@ class _KernelWriter:
             *body.indices.lanes.values(),
         ]
         found += [Argument(n, n, n) for n in flats if n in body.used]
-        for place in body.slots.made:
-            if place.name in body.used:
-                array = Array(place.name, place.layout, is_scratch=True)
-                found.append(Argument(place.name, place.name, self._slice(array, None)))
+        if self.room.places:
+            found.append(Argument(self.room.name, self.room.name, self._part_of_room()))
         for axis, pair in body.indices.starts.items():
             extent = body.size(body.extent_of(axis))
             for name, whole_text, text in zip(pair, ("0", extent), self._bounds(axis), strict=True):
@@ -249,10 +251,26 @@ class _KernelWriter:
         scalar = program is not None and not array.layout
         return f"{array.name}[{', '.join(keys)}{', ...' if scalar else ''}]"
 
+    def _room_of_blocks(self) -> list[str]:
+        if not self.room.places:
+            return []
+        made = f"{self.room.name} = {self.room.made(self._extents(blocks=True))}"
+        return [made, self.room.unpacked()] if self._part_of_room().startswith("(") else [made]
+
+    def _part_of_room(self) -> str:
+        """The room of one block, of which the last may be smaller."""
+        arrays = [Array(p.name, p.layout, is_scratch=True) for p in self.room.places]
+        parts = [self._slice(a, None) for a in arrays]
+        keys = {part.removeprefix(a.name) for a, part in zip(arrays, parts)}
+        if keys == {""}:
+            return self.room.name
+        return f"[t{keys.pop()} for t in {self.room.name}]" if len(keys) == 1 else tuple_text(parts)
+
     def _calls(self, block_name: str, arguments: list[Argument], used: list[str]) -> list[str]:
         """One call if everything fits a block, else one per block, on several threads if there are enough."""
         whole = f"{block_name}({', '.join([*(a.whole for a in arguments), *used])})"
-        small = [*self._allocate(blocks=False), whole]
+        taken, left = self._take_room()
+        small = [*taken, whole, *left]
         if all(self._is_one_block(a) for a in self.outer):
             return small
         lines, first = [], self.outer[0]
@@ -262,7 +280,7 @@ class _KernelWriter:
         if not self._needs_programs():
             fits = " and ".join(f"{self._extent(a.name)} <= {self._step(a)}" for a in self.outer)
             lines += [f"if {fits}:", *(f"    {line}" for line in small), "    return"]
-        work = [*self._allocate(blocks=True)]
+        work = self._room_of_blocks()
         low, high = self._local("first"), self._local("last")
         indent, programs = "", self._count(first)
         if self.single:
