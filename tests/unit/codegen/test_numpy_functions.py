@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tgc
-from tgc.codegen.numpy.draws import normal, philox
+from tgc.codegen.numpy.draws import normal, normal_each, philox, philox_each
 from tgc.codegen.numpy.functions import (
     chosen,
     fold_columns,
@@ -75,6 +75,23 @@ def test_draws_of_a_range_are_those_of_its_numbers(count: int) -> None:
             assert draws(range(start, start + count), stream, seed, out) is out
             for found in (out, draws(range(start, start + count), stream, seed)):
                 np.testing.assert_array_equal(found[sparse - start], wanted)
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, 16384, 4 * 16384 + 9])
+@pytest.mark.parametrize("seed", [7, [7, 8]])
+def test_draws_of_several_streams_are_those_of_each(count: int, seed: Any) -> None:
+    """Of a range under one seed all at once, else in turn; three and two, in memory used before."""
+    streams = [np.array(s) for s in (1, 2, 2**40 + 3)]
+    for start in (0, 2, 2**34 - 8):
+        at = range(start, start + count)
+        if np.ndim(seed):
+            seed = np.resize(seed, count)
+        for one, each in ((philox, philox_each), (normal, normal_each)):
+            wanted = [one(at, s, np.array(seed)) for s in streams]
+            for few in (3, 2):
+                outs = [np.empty_like(wanted[0]) for _ in range(few)]
+                each(at, tuple(streams[:few]), np.array(seed), tuple(outs))
+                np.testing.assert_array_equal(outs, wanted[:few])
 
 
 def philox_word(at: int, stream: int, seed: int) -> int:

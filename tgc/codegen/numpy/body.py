@@ -20,6 +20,7 @@ from tgc.codegen.numpy.padding import Padded, needed, padding, restates
 from tgc.codegen.numpy.products import sums_of_products
 from tgc.codegen.numpy.scalars import is_operator, operator_text, wanted_forms
 from tgc.codegen.numpy.slots import Lender, Place, Slots
+from tgc.codegen.numpy.streams import DRAWS, joint_draws
 from tgc.codegen.numpy.views import Layout, View, affine_view, layout
 from tgc.errors import BackendError, Line
 from tgc.ir import dtypes
@@ -92,7 +93,8 @@ class Body:
         self.indices = IndexArrays(self)
         self.folds = Folds(self)
         listed = statements(self.kernel.body)
-        self._draws = [s for s in listed if isinstance(s, Op) and s.op in ("philox", "normal")]
+        self._draws = [s for s in listed if isinstance(s, Op) and s.op in DRAWS]
+        self._joint = joint_draws(self.kernel.body)
         self._loops = [s for s in statements(self.kernel.body) if isinstance(s, Loop)]
         self._forms = wanted_forms(self.kernel)
         self._find_views()
@@ -373,6 +375,9 @@ class Body:
             texts = {a: self.scalar(a) for a in s.args if isinstance(a, str)}
             self.define(s.name, operator_text(s, texts, self.sizes))
             return
+        if s.name in self._joint and self._is_full(layout(s.axes, self.frame)):
+            self._draw_together(self._joint[s.name])
+            return
         clamp = self.clamps.get(s.name)
         operands = s.args if clamp is None else (clamp.value, clamp.low, clamp.high)
         args = [self.operand(a) for a in operands]
@@ -401,6 +406,15 @@ class Body:
             # By position it is a fifth of a short call cheaper; numpy wants the name for two.
             out = "out=" if function in ("np.maximum", "np.minimum") else ""
             self.emit(f"{function}({', '.join(args)}, {out}{target})")
+
+    def _draw_together(self, draws: list[Op]) -> None:
+        """Several streams by one call; what reads them comes later."""
+        first = draws[0]
+        at, seed = self.operand(first.args[0]), self.operand(first.args[2])
+        streams = ", ".join(self.operand(op.args[1]) for op in draws)
+        targets = ", ".join(str(self._destination(op)) for op in draws)
+        self._skipped |= {id(op) for op in draws}
+        self.emit(f"{OPS[first.op].numpy}_each({at}, ({streams}), {seed}, ({targets}))")
 
     def _alias(self, name: str, other: str) -> None:
         if other in self._arrays:

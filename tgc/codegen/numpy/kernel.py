@@ -20,6 +20,7 @@ from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.repeats import remove_repeats
 from tgc.codegen.numpy.rooms import Room, tuple_text
 from tgc.codegen.numpy.short import write_out
+from tgc.codegen.numpy.streams import gather_streams
 from tgc.codegen.numpy.strength import reduce_strength
 from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
@@ -40,7 +41,8 @@ class Argument:
 
 def emit_kernel(kernel: Kernel, name: str, constants: Constants, module_names: Names) -> str:
     """The source of a kernel's functions. The last one, `name`, takes the buffers, then the sizes, by position."""
-    kernel = reduce_strength(remove_repeats(remove_points(write_out(kernel))))
+    kernel = remove_repeats(remove_points(write_out(kernel)))
+    kernel = gather_streams(reduce_strength(kernel))
     writer = _KernelWriter(kernel, name, constants, module_names)
     if writer.scratch > SCRATCH:
         writer = _KernelWriter(_halved(kernel), name, constants, module_names)
