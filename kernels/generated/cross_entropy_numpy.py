@@ -25,7 +25,7 @@ def chosen(condition, bits):
     """What `select` goes by: bits set where the condition holds; for few elements itself."""
     if bits.size < 2048:
         return condition
-    np.copyto(bits, condition)
+    bits[...] = condition
     return np.negative(bits, bits)
 
 
@@ -33,8 +33,10 @@ def select(bits, yes, no, out):
     """`yes`, which may be `out`, where chosen, else `no`: by branches if there are few."""
     if bits.dtype == bool:
         if out is yes:
-            return np.copyto(out, no, where=~bits)
-        return np.copyto(out, np.where(bits, yes, no))  # in whose memory `yes` may lie
+            np.copyto(out, no, where=~bits)
+        else:
+            out[...] = np.where(bits, yes, no)  # in whose memory `yes` may lie
+        return
     mine, no = out.view(bits.dtype), no.view(bits.dtype)
     np.bitwise_xor(yes.view(bits.dtype), no, mine)
     np.bitwise_and(mine, bits, mine)
@@ -48,9 +50,11 @@ def select_or_zero(bits, yes, out):
     np.bitwise_and(yes.view(bits.dtype), bits, out.view(bits.dtype))
 
 
-def sum_line(x, out=None):
-    """The sum of one dimension: einsum takes longer to begin, and half as long for each element."""
-    return np.add.reduce(x, 0, None, out) if x.size < 4096 else np.einsum("i->", x, out=out)
+def sum_line(x, out=None, ones=np.ones(4096, np.float32)):
+    """The sum of one dimension: of few elements a product with ones, which begins soonest."""
+    if x.size > ones.size:
+        return np.einsum("i->", x, out=out)
+    return x.dot(ones[: x.size], out) if x.dtype == ones.dtype else np.add.reduce(x, 0, None, out)
 
 
 def fold_columns(ufunc, x):

@@ -105,3 +105,18 @@ def test_scalars_are_python_to_the_ufuncs() -> None:
         np.testing.assert_allclose(square, mean * mean, rtol=1e-6)
         assert square.dtype == shifted.dtype == np.float32
         np.testing.assert_allclose(slope, 2 * x / max(x.size, 1), rtol=1e-6)
+
+
+def test_what_depends_on_sizes_alone_is_computed_once_per_size() -> None:
+    def scaled(x: Array) -> Array:
+        return tgc.grad(lambda x: tgc.mean(x * x) + tgc.mean(x))(x)
+
+    program = tgc.jit(scaled, backend="numpy")
+    source = program.lower(np.ones(5, np.float32)).source
+    kernel = re.search(r"\ndef scaled_kernel(?:_block)?\(.*?\n\n\n", source, re.DOTALL)
+    assert kernel is not None
+    assert "np.float32(" not in kernel[0]
+    assert re.search(r"@lru_cache\ndef scaled_kernel_numbers\(n\):.*np\.float32\(n\)", source, re.S)
+    for size in (5, 7, 5, 0):
+        x = np.arange(size, dtype=np.float32)
+        np.testing.assert_allclose(program(x), (2 * x + 1) / max(size, 1), rtol=1e-6)

@@ -66,6 +66,8 @@ class Scope:
 class Body:
     """Writes the body of `kernel`. What it needs from outside is collected in `views`, `slots`, `used` and `sizes`.
 
+    `numbers` are the lines for values that depend on sizes alone, which need not be made at each call.
+
     `names` is the scope of the block function; `sizes` and `arrays` map size symbols and buffers to their names in it.
     """
 
@@ -76,6 +78,7 @@ class Body:
     arrays: dict[str, str]
     frame: tuple[str, ...] = ()
     lines: list[str] = field(default_factory=list)
+    numbers: list[str] = field(default_factory=list)
     views: dict[tuple[str, Index], tuple[Array, View]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     size_constants: dict[Const, str] = field(default_factory=dict)
@@ -85,6 +88,7 @@ class Body:
     _scalars: dict[str, str] = field(default_factory=dict)
     _locals: dict[str, str] = field(default_factory=dict)
     _masks: dict[tuple[str, DType], str] = field(default_factory=dict)
+    _of_sizes: set[str] = field(default_factory=set)
     _line: Line | None = None
 
     def __post_init__(self) -> None:
@@ -288,6 +292,8 @@ class Body:
             self._load(s)
         elif isinstance(s, Iota):
             self._texts[s.name] = self._range(s) or self.indices.iota(s)
+        elif isinstance(s, Op) and self._is_number(s):
+            self._number(s)
         elif isinstance(s, Op):
             self._cite(s.line)
             self._op(s)
@@ -372,8 +378,7 @@ class Body:
             self._alias(s.name, self.aliases[s.name])
             return
         if is_operator(s):
-            texts = {a: self.scalar(a) for a in s.args if isinstance(a, str)}
-            self.define(s.name, operator_text(s, texts, self.sizes))
+            self._operator(s)
             return
         if s.name in self._joint and self._is_full(layout(s.axes, self.frame)):
             self._draw_together(self._joint[s.name])
@@ -406,6 +411,20 @@ class Body:
             # By position it is a fifth of a short call cheaper; numpy wants the name for two.
             out = "out=" if function in ("np.maximum", "np.minimum") else ""
             self.emit(f"{function}({', '.join(args)}, {out}{target})")
+
+    def _operator(self, s: Op) -> None:
+        texts = {a: self.scalar(a) for a in s.args if isinstance(a, str)}
+        self.define(s.name, operator_text(s, texts, self.sizes))
+
+    def _is_number(self, s: Op) -> bool:
+        """Whether an operation on scalars depends on sizes alone."""
+        return is_operator(s) and all(isinstance(a, Const) or a in self._of_sizes for a in s.args)
+
+    def _number(self, s: Op) -> None:
+        self._of_sizes.add(s.name)
+        outer, self.lines = self.lines, self.numbers
+        self._operator(s)
+        self.lines = outer
 
     def _draw_together(self, draws: list[Op]) -> None:
         """Several streams by one call; what reads them comes later."""

@@ -88,18 +88,33 @@ class _KernelWriter:
 
     def write(self) -> str:
         body = self.body
-        lines = [*body.indices.header, *body.lines] or ["pass"]
+        numbers, known = self._numbers()
+        lines = [*numbers, *body.indices.header, *body.lines] or ["pass"]
         opened = [*([self.room.unpacked()] if self.room.places else []), *lines]
         if not self.outer:
             taken, left = self._take_room()
-            return self._function([*self._prepare(), *taken, *opened, *left])
+            return known + self._function([*self._prepare(), *taken, *opened, *left])
         arguments = self._arguments()
         block_name = self.module_names.new(f"{self.name}_block")
         used = [s for s in self.sizes.values() if self._mentions(lines, s)]
         params = [a.name for a in arguments] + used
         text = define(block_name, params, opened)
         calls = self._calls(block_name, arguments, used)
-        return f"{text}\n\n{self._function(_apart(self._prepare(), calls))}"
+        return f"{known}{text}\n\n{self._function(_apart(self._prepare(), calls))}"
+
+    def _numbers(self) -> tuple[list[str], str]:
+        """The line that names what depends on sizes alone, and the function, which computes it once."""
+        lines = self.body.numbers
+        made = [line.partition(" = ")[0] for line in lines]
+        made = [name for name in made if self._mentions(self.body.lines, name)]
+        if not made:
+            return [], ""
+        sizes = [s for s in self.sizes.values() if self._mentions(lines, s)]
+        name = self.module_names.new(f"{self.name}_numbers")
+        about = '"""What depends on sizes alone."""'
+        text = define(name, sizes, [about, *lines, f"return {', '.join(made)}"])
+        call = f"{', '.join(made)} = {name}({', '.join(sizes)})"
+        return [call], f"@lru_cache\n{text}\n\n"
 
     # --- functions ---
 
