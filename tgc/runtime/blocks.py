@@ -9,313 +9,278 @@ list of idle blocks, newest first; the oldest leave it when more than `keep` byt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from tgc.runtime.interpreter import Field
+from tgc.runtime.routine import NULL, Routine, integer
+
+
+class Block:
+    """The head of a block: DLPack's struct, four extents, then what we know of it."""
+
+    data = Field("ptr", 0)
+    device = Field("i64", 8)
+    rank = Field("i32", 16)
+    type = Field("i32", 20)
+    shape = Field("ptr", 24)
+    strides = Field("ptr", 32)
+    offset = Field("i64", 40)
+    context = Field("ptr", 48)
+    deleter = Field("ptr", 56)
+    extents = Field("i64", 64)
+    start = Field("ptr", 96)  # where its memory starts, which is not its own where that is small
+    size = Field("i64", 104)  # bytes behind the head; 0: too few to be recycled
+    next = Field("ptr", 112)  # in the list, the one returned before
+    before = Field("ptr", 120)
+    when = Field("i64", 128)  # it was returned, in seconds
+
 
 HEAD = 192
-"""Bytes before the memory of a block: DLPack's struct, four extents, then where the block starts, what it holds, the
-next and the one before in the list, and when it was returned."""
-START, SIZE, NEXT, BEFORE, WHEN = range(96, 136, 8)
+"""Bytes of the head: a multiple of 64."""
+
 STATE = ("lock", "newest", "oldest", "idle", "keep", "stale", "least", "huge", "flags")
 """Words that the code reads: the list; its bounds; from how many bytes on blocks are recycled, and get huge pages; the
 flags of a mapping."""
+_POOL = "ptr @pool"
+_LOCK, _NEWEST, _OLDEST, _IDLE, _KEEP, _STALE, LEAST, _HUGE, _FLAGS = (
+    Field("ptr" if name in ("newest", "oldest") else "i64", 8 * k) for k, name in enumerate(STATE)
+)
 
 
-def state_of(name: str) -> str:
-    """The operand of a `load` or `store` of a word of the state."""
-    return f"ptr getelementptr (i64, ptr @pool, i64 {STATE.index(name)})"
+def text() -> str:
+    """LLVM text: `@acquire(bytes)` gives a block or null, `@array` and `@dltensor` owners of one."""
+    routines = (
+        *(_lock(), _unlock(), _unlink(), _evict(), _recycle(), _taken(), _mapped(), _acquire()),
+        *(_end_capsule(), _end_dltensor(), _array(), _dltensor()),
+    )
+    return _DATA + "\n".join(r.text() for r in routines)
 
 
-def _field(name: str, block: str, offset: int) -> str:
-    return f"{name} = getelementptr i8, ptr {block}, i64 {offset}"
-
-
-def text(get: Callable[[str], str]) -> str:
-    """LLVM text: `@acquire(bytes)`, a block or null; `@recycle(block)`, a block's end; owners of them.
-
-    `get` gives the operand of a `load` of a function of the interpreter, of libc or of numpy.
-    """
-    lock, newest, oldest, idle = (state_of(name) for name in STATE[:4])
-    return f"""
+_DATA = f"""
 @pool = global [{len(STATE)} x i64] zeroinitializer, align 64
-@dltensor = constant [9 x i8] c"dltensor\\00"
-@owner = constant [6 x i8] c"block\\00"
-
-define internal void @enter() noinline {{
-  br label %again
-again:
-  %had = atomicrmw xchg {lock}, i64 1 acquire
-  %free = icmp eq i64 %had, 0
-  br i1 %free, label %done, label %again
-done:
-  ret void
-}}
-
-; Take a block out of the list, which the caller has locked.
-define internal void @unlink(ptr %block) noinline {{
-  {_field("%size.at", "%block", SIZE)}
-  {_field("%next.at", "%block", NEXT)}
-  {_field("%before.at", "%block", BEFORE)}
-  %size = load i64, ptr %size.at
-  %next = load ptr, ptr %next.at
-  %before = load ptr, ptr %before.at
-  {_field("%before.next", "%before", NEXT)}
-  {_field("%next.before", "%next", BEFORE)}
-  %first = icmp eq ptr %before, null
-  %here = select i1 %first, {newest}, ptr %before.next
-  store ptr %next, ptr %here
-  %last = icmp eq ptr %next, null
-  %there = select i1 %last, {oldest}, ptr %next.before
-  store ptr %before, ptr %there
-  %idle = load i64, {idle}
-  %less = sub i64 %idle, %size
-  store i64 %less, {idle}
-  ret void
-}}
-
-; Give back to the system what is idle beyond so many bytes, or stale.
-define void @evict(i64 %keep) noinline {{
-  %clock = load {get("time")}
-  %now = call i64 %clock(ptr null)
-  %stale = load i64, {state_of("stale")}
-  %since = sub i64 %now, %stale
-  %unmap = load {get("munmap")}
-  br label %look
-look:
-  call void @enter()
-  %last = load ptr, {oldest}
-  %none = icmp eq ptr %last, null
-  br i1 %none, label %leave, label %weigh
-weigh:
-  %idle = load i64, {idle}
-  %much = icmp sgt i64 %idle, %keep
-  {_field("%when.at", "%last", WHEN)}
-  %when = load i64, ptr %when.at
-  %old = icmp slt i64 %when, %since
-  %goes = or i1 %much, %old
-  br i1 %goes, label %release, label %leave
-release:
-  call void @unlink(ptr %last)
-  store atomic i64 0, {lock} release, align 8
-  {_field("%start.at", "%last", START)}
-  {_field("%size.at", "%last", SIZE)}
-  %start = load ptr, ptr %start.at
-  %size = load i64, ptr %size.at
-  %whole = add i64 %size, {HEAD}
-  %done = call i32 %unmap(ptr %start, i64 %whole)
-  br label %look
-leave:
-  store atomic i64 0, {lock} release, align 8
-  ret void
-}}
-
-; The end of a block's use: the small go at once, the large into the list.
-define void @recycle(ptr %block) noinline {{
-  {_field("%size.at", "%block", SIZE)}
-  %size = load i64, ptr %size.at
-  %small = icmp eq i64 %size, 0
-  br i1 %small, label %free, label %keep
-free:
-  {_field("%start.at", "%block", START)}
-  %start = load ptr, ptr %start.at
-  %release = load {get("PyMem_RawFree")}
-  call void %release(ptr %start)
-  ret void
-keep:
-  %clock = load {get("time")}
-  %now = call i64 %clock(ptr null)
-  {_field("%when.at", "%block", WHEN)}
-  store i64 %now, ptr %when.at
-  {_field("%next.at", "%block", NEXT)}
-  {_field("%before.at", "%block", BEFORE)}
-  store ptr null, ptr %before.at
-  call void @enter()
-  %second = load ptr, {newest}
-  store ptr %second, ptr %next.at
-  store ptr %block, {newest}
-  {_field("%second.before", "%second", BEFORE)}
-  %alone = icmp eq ptr %second, null
-  %back = select i1 %alone, {oldest}, ptr %second.before
-  store ptr %block, ptr %back
-  %idle = load i64, {idle}
-  %more = add i64 %idle, %size
-  store i64 %more, {idle}
-  store atomic i64 0, {lock} release, align 8
-  %most = load i64, {state_of("keep")}
-  call void @evict(i64 %most)
-  ret void
-}}
-
-; An idle block that holds just so many bytes, or null.
-define internal ptr @taken(i64 %size) noinline {{
-  call void @enter()
-  %first = load ptr, {newest}
-  br label %look
-look:
-  %block = phi ptr [ %first, %0 ], [ %next, %other ]
-  %none = icmp eq ptr %block, null
-  br i1 %none, label %leave, label %compare
-compare:
-  {_field("%size.at", "%block", SIZE)}
-  %holds = load i64, ptr %size.at
-  %fits = icmp eq i64 %holds, %size
-  br i1 %fits, label %take, label %other
-other:
-  {_field("%next.at", "%block", NEXT)}
-  %next = load ptr, ptr %next.at
-  br label %look
-take:
-  call void @unlink(ptr %block)
-  br label %leave
-leave:
-  %found = phi ptr [ null, %look ], [ %block, %take ]
-  store atomic i64 0, {lock} release, align 8
-  ret ptr %found
-}}
-
-; A block for so many bytes, null where there is no memory. Large ones come in sizes that are at most an eighth apart.
-define internal ptr @acquire(i64 %bytes) noinline {{
-  %least = load i64, {state_of("least")}
-  %small = icmp ult i64 %bytes, %least
-  br i1 %small, label %allocate, label %classify
-allocate:
-  %claim = load {get("PyMem_RawMalloc")}
-  %with.head = add i64 %bytes, {HEAD + 63}
-  %raw = call ptr %claim(i64 %with.head)
-  %failed = icmp eq ptr %raw, null
-  br i1 %failed, label %nothing, label %align
-align:
-  %raw.bits = ptrtoint ptr %raw to i64
-  %up = add i64 %raw.bits, 63
-  %lined = and i64 %up, -64
-  %block.small = inttoptr i64 %lined to ptr
-  br label %note
-classify:
-  %zeros = call i64 @llvm.ctlz.i64(i64 %bytes, i1 true)
-  %log = sub i64 60, %zeros             ; an eighth of the power of two at or below
-  %eighth = shl i64 1, %log
-  %step = call i64 @llvm.umax.i64(i64 %eighth, i64 65536)
-  %step.less = sub i64 %step, 1
-  %sum = add i64 %bytes, %step.less
-  %mask = sub i64 0, %step
-  %size = and i64 %sum, %mask
-  %old = call ptr @taken(i64 %size)
-  %missed = icmp eq ptr %old, null
-  br i1 %missed, label %map, label %have
-have:
-  ret ptr %old
-map:
-  %most = load i64, {state_of("keep")}
-  call void @evict(i64 %most)
-  %whole = add i64 %size, {HEAD}
-  %flags = load i64, {state_of("flags")}
-  %flags.int = trunc i64 %flags to i32
-  %mmap = load {get("mmap")}
-  %new = call ptr %mmap(ptr null, i64 %whole, i32 3, i32 %flags.int, i32 -1, i64 0)
-  %wrong = icmp eq ptr %new, inttoptr (i64 -1 to ptr)
-  br i1 %wrong, label %nothing, label %advise
-advise:
-  %huge = load i64, {state_of("huge")}
-  %is.huge = icmp uge i64 %size, %huge
-  br i1 %is.huge, label %enlarge, label %note
-enlarge:
-  %madvise = load {get("madvise")}
-  %advised = call i32 %madvise(ptr %new, i64 %whole, i32 14)
-  br label %note
-note:
-  %start = phi ptr [ %raw, %align ], [ %new, %advise ], [ %new, %enlarge ]
-  %block = phi ptr [ %block.small, %align ], [ %new, %advise ], [ %new, %enlarge ]
-  %holds = phi i64 [ 0, %align ], [ %size, %advise ], [ %size, %enlarge ]
-  {_field("%start.at", "%block", START)}
-  store ptr %start, ptr %start.at
-  {_field("%size.at", "%block", SIZE)}
-  store i64 %holds, ptr %size.at
-  ret ptr %block
-nothing:
-  ret ptr null
-}}
-
-; What becomes of a block when the capsule that owns it dies. DLPack's name is another once somebody has taken it over.
-define internal void @end.owner(ptr %capsule) {{
-  %pointer = load {get("PyCapsule_GetPointer")}
-  %block = call ptr %pointer(ptr %capsule, ptr @owner)
-  call void @recycle(ptr %block)
-  ret void
-}}
-define internal void @end.dltensor(ptr %capsule) {{
-  %valid = load {get("PyCapsule_IsValid")}
-  %ours = call i32 %valid(ptr %capsule, ptr @dltensor)
-  %still = icmp ne i32 %ours, 0
-  br i1 %still, label %end, label %done
-end:
-  %pointer = load {get("PyCapsule_GetPointer")}
-  %block = call ptr %pointer(ptr %capsule, ptr @dltensor)
-  call void @recycle(ptr %block)
-  br label %done
-done:
-  ret void
-}}
-
-; An array on a block.
-define internal ptr @on.block(ptr %block, ptr %dtype, i32 %rank, ptr %shape) noinline {{
-  %capsule.new = load {get("PyCapsule_New")}
-  %capsule = call ptr %capsule.new(ptr %block, ptr @owner, ptr @end.owner)
-  %no.capsule = icmp eq ptr %capsule, null
-  br i1 %no.capsule, label %lost, label %array
-lost:
-  call void @recycle(ptr %block)
-  ret ptr null
-array:
-  {_field("%data", "%block", HEAD)}
-  %keep = load {get("Py_IncRef")}
-  call void %keep(ptr %dtype)
-  %kind = load {get("ndarray")}
-  %new = load {get("PyArray_NewFromDescr")}
-  %made = call ptr %new(ptr %kind, ptr %dtype, i32 %rank, ptr %shape, ptr null, ptr %data, i32 1281, ptr null)
-  %no.array = icmp eq ptr %made, null
-  br i1 %no.array, label %drop, label %own
-drop:
-  %release = load {get("Py_DecRef")}
-  call void %release(ptr %capsule)
-  ret ptr null
-own:
-  %set = load {get("PyArray_SetBaseObject")}
-  %was.set = call i32 %set(ptr %made, ptr %capsule)
-  ret ptr %made
-}}
-
-; DLPack's capsule over a block, of elements that %type says as DLPack writes them.
-define internal ptr @as.dltensor(ptr %block, i64 %type, i32 %rank, ptr %shape) noinline {{
-  {_field("%data", "%block", HEAD)}
-  store ptr %data, ptr %block
-  {_field("%device.at", "%block", 8)}
-  store i64 1, ptr %device.at
-  {_field("%rank.at", "%block", 16)}
-  store i32 %rank, ptr %rank.at
-  {_field("%type.at", "%block", 20)}
-  %type.int = trunc i64 %type to i32
-  store i32 %type.int, ptr %type.at
-  {_field("%shape.at", "%block", 24)}
-  {_field("%extents", "%block", 64)}
-  store ptr %extents, ptr %shape.at
-  call void @llvm.memcpy.p0.p0.i64(ptr %extents, ptr %shape, i64 32, i1 false)
-  {_field("%strides.at", "%block", 32)}
-  call void @llvm.memset.p0.i64(ptr %strides.at, i8 0, i64 24, i1 false)
-  {_field("%deleter.at", "%block", 56)}
-  store ptr @recycle, ptr %deleter.at
-  %capsule.new = load {get("PyCapsule_New")}
-  %capsule = call ptr %capsule.new(ptr %block, ptr @dltensor, ptr @end.dltensor)
-  %no.capsule = icmp eq ptr %capsule, null
-  br i1 %no.capsule, label %lost, label %done
-lost:
-  call void @recycle(ptr %block)
-  br label %done
-done:
-  ret ptr %capsule
-}}
-
+@name.block = constant [6 x i8] c"block\\00"
+@name.dltensor = constant [9 x i8] c"dltensor\\00"
 declare i64 @llvm.ctlz.i64(i64, i1)
 declare i64 @llvm.umax.i64(i64, i64)
-declare {{ i64, i1 }} @llvm.umul.with.overflow.i64(i64, i64)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
-declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 """
+
+
+def pool(f: Routine, word: Field) -> str:
+    """A word of the state."""
+    return f.get(word, _POOL)
+
+
+# --- the list -------------------------------------------------------------------------------------------------------
+
+
+def _lock() -> Routine:
+    """Who has it holds it for a few instructions and calls nothing, so others look again until it is free."""
+    f = Routine("void", "lock")
+    with f.endless():
+        had = f.let("i64", f"atomicrmw xchg {_POOL}, i64 1 acquire")
+        with f.when(f.test("eq", had, integer(0))):
+            f.give()
+    return f
+
+
+def _unlock() -> Routine:
+    f = Routine("void", "unlock")
+    f.do(f"store atomic i64 0, {_POOL} release, align 8")
+    f.give()
+    return f
+
+
+def _link(f: Routine, neighbour: str, towards: Field, end: Field, block: str) -> None:
+    """`*(neighbour ? &neighbour->towards : &end) = block`"""
+    here = f.at(neighbour, towards.offset)
+    f.write(f.choose(f.is_null(neighbour), f.at(_POOL, end.offset), here), block)
+
+
+def _unlink() -> Routine:
+    """Take a block out of the list, which the caller has locked."""
+    f, block = Routine("void", "unlink", "ptr %block"), "ptr %block"
+    following, before = f.get(Block.next, block), f.get(Block.before, block)
+    _link(f, before, Block.next, _NEWEST, following)
+    _link(f, following, Block.before, _OLDEST, before)
+    f.set(_IDLE, _POOL, f.subtract(pool(f, _IDLE), f.get(Block.size, block)))
+    f.give()
+    return f
+
+
+def _evict() -> Routine:
+    """Give back to the system what is idle beyond so many bytes, or stale: the oldest, one by one."""
+    f = Routine("void", "evict", "i64 %keep", linkage="")
+    since = f.subtract(f.api("time", NULL), pool(f, _STALE))
+    with f.endless():
+        f.call("void", "@lock")
+        block = pool(f, _OLDEST)
+        with f.when(f.is_null(block)):
+            f.call("void", "@unlock")
+            f.give()
+        much = f.test("sgt", pool(f, _IDLE), "i64 %keep")
+        with f.unless(f.either(much, f.test("slt", f.get(Block.when, block), since))):
+            f.call("void", "@unlock")
+            f.give()
+        f.call("void", "@unlink", block)
+        f.call("void", "@unlock")
+        f.api("munmap", f.get(Block.start, block), f.add(f.get(Block.size, block), integer(HEAD)))
+    return f
+
+
+def _recycle() -> Routine:
+    """The end of a block's use, in any thread: the small go at once, the large to the front of the list."""
+    f, block = Routine("void", "recycle", "ptr %block", linkage=""), "ptr %block"
+    size = f.get(Block.size, block)
+    with f.when(f.test("eq", size, integer(0))):
+        f.api("PyMem_RawFree", f.get(Block.start, block))
+        f.give()
+    f.set(Block.when, block, f.api("time", NULL))
+    f.set(Block.before, block, NULL)
+    f.call("void", "@lock")
+    second = pool(f, _NEWEST)
+    f.set(Block.next, block, second)
+    f.set(_NEWEST, _POOL, block)
+    _link(f, second, Block.before, _OLDEST, block)
+    f.set(_IDLE, _POOL, f.add(pool(f, _IDLE), size))
+    f.call("void", "@unlock")
+    f.call("void", "@evict", pool(f, _KEEP))
+    f.give()
+    return f
+
+
+def _taken() -> Routine:
+    """An idle block of just so many bytes, or null."""
+    f = Routine("ptr", "taken", "i64 %size")
+    f.call("void", "@lock")
+    at = f.variable(pool(f, _NEWEST))
+    with f.endless():
+        block = f.read(at, "ptr")
+        with f.when(f.is_null(block)):
+            f.call("void", "@unlock")
+            f.give(NULL)
+        with f.when(f.test("eq", f.get(Block.size, block), "i64 %size")):
+            f.call("void", "@unlink", block)
+            f.call("void", "@unlock")
+            f.give(block)
+        f.write(at, f.get(Block.next, block))
+    return f
+
+
+# --- new blocks -----------------------------------------------------------------------------------------------------
+
+
+def _acquire() -> Routine:
+    """A block for so many bytes, null where there is no memory. Large ones come in sizes at most an eighth apart."""
+    f = Routine("ptr", "acquire", "i64 %bytes")
+    with f.when(f.test("ult", "i64 %bytes", pool(f, LEAST))):
+        start = f.api("PyMem_RawMalloc", f.add("i64 %bytes", integer(HEAD + 63)))
+        with f.when(f.is_null(start)):
+            f.give(NULL)
+        bits = f.add(f.let("i64", f"ptrtoint {start} to i64"), integer(63))
+        block = f.let("ptr", f"inttoptr {f.let('i64', f'and {bits}, -64')} to ptr")
+        f.set(Block.start, block, start)
+        f.set(Block.size, block, integer(0))
+        f.give(block)
+    log = f.subtract(integer(60), f.call("i64", "@llvm.ctlz.i64", "i64 %bytes", "i1 true"))
+    eighth = f.let("i64", f"shl i64 1, {log.split()[1]}")  # of the power of two at or below
+    step = f.call("i64", "@llvm.umax.i64", eighth, integer(1 << 16))
+    up = f.add("i64 %bytes", f.subtract(step, integer(1)))
+    size = f.let("i64", f"and {up}, {f.subtract(integer(0), step).split()[1]}")
+    known = f.call("ptr", "@taken", size)
+    with f.unless(f.is_null(known)):
+        f.give(known)
+    f.give(f.call("ptr", "@mapped", size))
+    return f
+
+
+def _mapped() -> Routine:
+    """A new block of just so many bytes, or null."""
+    f = Routine("ptr", "mapped", "i64 %size")
+    f.call("void", "@evict", pool(f, _KEEP))
+    whole = f.add("i64 %size", integer(HEAD))
+    flags = f.let("i32", f"trunc {pool(f, _FLAGS)} to i32")
+    block = f.api("mmap", NULL, whole, "i32 3", flags, "i32 -1", integer(0))
+    with f.when(f.test("eq", block, "ptr inttoptr (i64 -1 to ptr)")):
+        f.give(NULL)
+    with f.when(f.test("uge", "i64 %size", pool(f, _HUGE))):
+        f.api("madvise", block, whole, "i32 14")
+    f.set(Block.start, block, block)
+    f.set(Block.size, block, "i64 %size")
+    f.give(block)
+    return f
+
+
+# --- owners ---------------------------------------------------------------------------------------------------------
+
+
+def _capsule(f: Routine, block: str, name: str, end: str) -> str:
+    """A new capsule that owns a block; without memory for it the block goes, and null is returned."""
+    capsule = f.api("PyCapsule_New", block, name, end)
+    with f.when(f.is_null(capsule)):
+        f.call("void", "@recycle", block)
+        f.give(NULL)
+    return capsule
+
+
+def _end_capsule() -> Routine:
+    """What becomes of a block when the capsule that owns it dies."""
+    f = Routine("void", "end.capsule", "ptr %capsule")
+    block = f.api("PyCapsule_GetPointer", "ptr %capsule", "ptr @name.block")
+    f.call("void", "@recycle", block)
+    f.give()
+    return f
+
+
+def _end_dltensor() -> Routine:
+    """The same for DLPack's, whose name is another once somebody has taken the block over."""
+    f = Routine("void", "end.dltensor", "ptr %capsule")
+    ours = f.api("PyCapsule_IsValid", "ptr %capsule", "ptr @name.dltensor")
+    with f.when(f.test("ne", ours, "i32 0")):
+        block = f.api("PyCapsule_GetPointer", "ptr %capsule", "ptr @name.dltensor")
+        f.call("void", "@recycle", block)
+    f.give()
+    return f
+
+
+def _array() -> Routine:
+    """A new array on a block, which it owns from here on; null and an error, and the block is gone."""
+    f = Routine("ptr", "array", "ptr %block", "ptr %dtype", "i32 %rank", "ptr %shape")
+    capsule = _capsule(f, "ptr %block", "ptr @name.block", "ptr @end.capsule")
+    data = f.at("ptr %block", HEAD)
+    flags = 0x501  # C's order, aligned, writeable
+    made = new_array(f, "ptr %dtype", "i32 %rank", "ptr %shape", data, flags=flags)
+    with f.when(f.is_null(made)):
+        f.api("Py_DecRef", capsule)
+        f.give(NULL)
+    f.api("PyArray_SetBaseObject", made, capsule)  # takes the reference over
+    f.give(made)
+    return f
+
+
+def new_array(f: Routine, dtype: str, rank: str, shape: str, data: str, *, flags: int) -> str:
+    """A new array, or null and an error; null data: numpy allocates."""
+    f.api("Py_IncRef", dtype)  # for numpy, which takes it over even if it fails
+    kind, layout = f.object("ndarray"), (rank, shape, NULL, data, f"i32 {flags}")
+    return f.api("PyArray_NewFromDescr", kind, dtype, *layout, NULL)
+
+
+def _dltensor() -> Routine:
+    """DLPack's capsule over a block, which it owns from here on, of elements that %type says as DLPack writes them."""
+    f = Routine("ptr", "dltensor", "ptr %block", "i64 %type", "i32 %rank", "ptr %shape")
+    block = "ptr %block"
+    extents = f.at(block, Block.extents.offset)
+    f.call("void", "@llvm.memcpy.p0.p0.i64", extents, "ptr %shape", integer(32), "i1 false")
+    fields = {
+        Block.data: f.at(block, HEAD),
+        Block.device: integer(1),  # the CPU, number 0
+        Block.rank: "i32 %rank",
+        Block.type: f.let("i32", "trunc i64 %type to i32"),
+        Block.shape: extents,
+        Block.strides: NULL,  # contiguous
+        Block.offset: integer(0),
+        Block.context: NULL,
+        Block.deleter: "ptr @recycle",
+    }
+    for field, value in fields.items():
+        f.set(field, block, value)
+    f.give(_capsule(f, block, "ptr @name.dltensor", "ptr @end.dltensor"))
+    return f

@@ -9,32 +9,22 @@ filled when the code is loaded.
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from tgc.runtime import arrays
-from tgc.runtime.objects import assembly, builtin, features, fill, interpreter, load
+from tgc.runtime.interpreter import TABLE, Array, addresses, is_laid_out_as_known
+from tgc.runtime.objects import Source, assembly, builtin, features, fill_table, load
+from tgc.runtime.routine import NULL, Routine, builtin_routine, integer
 
 Kernel = Callable[..., None]
 
 _DEFINE = re.compile(r"^define void @([\w.]+)\((.*?)\)", re.MULTILINE)
+_first = threading.Lock()  # who loads the code of `arrays`
 _STREAMS = re.compile(r"align \d+ ; streams align (\d+)$", re.MULTILINE)
-_API = (
-    "PyLong_AsLongLong",
-    "PyFloat_AsDouble",
-    "PyEval_SaveThread",
-    "PyEval_RestoreThread",
-    "PyErr_SetString",
-    "PyObject_IsInstance",
-    "Py_IncRef",
-    "PyCapsule_GetPointer",
-)
 
 
 @lru_cache(maxsize=1)
@@ -49,13 +39,7 @@ def unavailable() -> str | None:
         return "it knows the array objects of CPython with the interpreter lock alone"
     if llvm.get_process_triple().startswith("x86_64") and not features()["fma"]:
         return "the processor has no fused multiply-add, on which its functions rest"
-    probe = np.arange(3.0)
-    found = ctypes.c_void_p.from_address(id(probe) + object.__basicsize__).value
-    return (
-        None
-        if found == probe.__array_interface__["data"][0]
-        else "arrays are laid out in an unknown way"
-    )
+    return None if is_laid_out_as_known() else "objects are laid out in an unknown way"
 
 
 class Module:
@@ -97,173 +81,122 @@ def streaming_text(text: str) -> str:
 
 
 def _with_wrappers(text: str) -> str:
-    names = [*_API, "None", "int", "ndarray", "TypeError", "capsule"]
-    slots = "\n".join(f"@api.{name} = global ptr null" for name in names)
-    wrappers = [_wrapper(name, parameters) for name, parameters in _DEFINE.findall(text)]
-    messages = [
-        _message("count", "wrong number of arguments"),
-        _message("type", "expected an array or a pointer"),
-        _message("name", "dltensor").replace("wrong.", ""),
-    ]
-    return "\n".join([slots, *messages, text, _POINTER_OF, *wrappers])
+    routines = [_none(), _complain(), _pointer()]
+    for name, parameters in _DEFINE.findall(text):
+        kinds = [p.split()[0] for p in parameters.split(", ")][:-2]
+        routines += [_wrapper(name, kinds), _range(name, kinds)]
+    return "\n".join([TABLE, _DATA, text, *(r.text() for r in routines)])
 
 
-def _message(name: str, text: str) -> str:
-    return f'@wrong.{name} = constant [{len(text) + 1} x i8] c"{text}\\00"'
-
-
-_POINTER_OF = f"""
-define internal i1 @pointer.of(ptr %object, ptr %result) noinline {{
-  %type.at = getelementptr i8, ptr %object, i64 {object.__basicsize__ - 8}
-  %type = load ptr, ptr %type.at
-  %ndarray = load ptr, ptr @api.ndarray
-  %exact = icmp eq ptr %type, %ndarray
-  br i1 %exact, label %array, label %other
-array:
-  %data.at = getelementptr i8, ptr %object, i64 {object.__basicsize__}
-  %data = load ptr, ptr %data.at
-  store ptr %data, ptr %result
-  ret i1 true
-other:
-  %int = load ptr, ptr @api.int
-  %number = icmp eq ptr %type, %int
-  br i1 %number, label %pointer, label %capsules
-pointer:
-  %as.int = load ptr, ptr @api.PyLong_AsLongLong
-  %value = call i64 %as.int(ptr %object)
-  %address = inttoptr i64 %value to ptr
-  store ptr %address, ptr %result
-  ret i1 true
-capsules:
-  %capsule = load ptr, ptr @api.capsule
-  %dlpack = icmp eq ptr %type, %capsule
-  br i1 %dlpack, label %tensor, label %maybe
-tensor:
-  %content = load ptr, ptr @api.PyCapsule_GetPointer
-  %dltensor = call ptr %content(ptr %object, ptr @name)
-  %taken = icmp eq ptr %dltensor, null
-  br i1 %taken, label %failed, label %untaken
-untaken:
-  %data.there = load ptr, ptr %dltensor
-  store ptr %data.there, ptr %result
-  ret i1 true
-failed:
-  ret i1 false
-maybe:
-  %isinstance = load ptr, ptr @api.PyObject_IsInstance
-  %found = call i32 %isinstance(ptr %object, ptr %ndarray)
-  %subclass = icmp eq i32 %found, 1
-  br i1 %subclass, label %array, label %neither
-neither:
-  %set = load ptr, ptr @api.PyErr_SetString
-  %kind = load ptr, ptr @api.TypeError
-  call void %set(ptr %kind, ptr @wrong.type)
-  ret i1 false
-}}
+_DATA = """
+@wrong.count = constant [26 x i8] c"wrong number of arguments\\00"
+@wrong.type = constant [31 x i8] c"expected an array or a pointer\\00"
+@name.dltensor = constant [9 x i8] c"dltensor\\00"
 """
 
 
-def _wrapper(name: str, parameters: str) -> str:
-    """`PyObject *name.call(self, arguments, count)`, and the kernel as a team calls it.
+def _none() -> Routine:
+    """`return None`"""
+    f = Routine("ptr", "none")
+    none = f.object("None")
+    f.api("Py_IncRef", none)
+    f.give(none)
+    return f
 
-    The kernel's own last parameters are the first program and the one after the last; the wrapper's are programs, piece
-    and team.
+
+def _complain() -> Routine:
+    """Raise a TypeError."""
+    f = Routine("ptr", "complain", "ptr %message")
+    f.api("PyErr_SetString", f.object("TypeError"), "ptr %message")
+    f.give(NULL)
+    return f
+
+
+def _pointer() -> Routine:
+    """Where the memory of an array, of DLPack's tensor or at an address is; false and an error for all else."""
+    f, thing = Routine("i1", "pointer", "ptr %object", "ptr %result"), "ptr %object"
+
+    def give(pointer: str) -> None:
+        f.write("ptr %result", pointer)
+        f.give("i1 true")
+
+    with f.when(f.kind_is(thing, "ndarray")):
+        give(f.get(Array.data, thing))
+    with f.when(f.kind_is(thing, "int")):
+        give(f.let("ptr", f"inttoptr {f.api('PyLong_AsLongLong', thing)} to ptr"))
+    with f.when(f.kind_is(thing, "capsule")):
+        tensor = f.api("PyCapsule_GetPointer", thing, "ptr @name.dltensor")
+        with f.when(f.is_null(tensor)):  # somebody has taken it over
+            f.give("i1 false")
+        give(f.read(tensor, "ptr"))
+    subclass = f.api("PyObject_IsInstance", thing, f.object("ndarray"))
+    with f.when(f.test("eq", subclass, "i32 1")):
+        give(f.get(Array.data, thing))
+    f.call("ptr", "@complain", "ptr @wrong.type")
+    f.give("i1 false")
+    return f
+
+
+def _wrapper(name: str, kinds: Sequence[str]) -> Routine:
+    """The kernel as a built-in function, of its own parameters of these kinds, then programs, piece and team.
+
+    The kernel's own last parameters are the first program and the one after the last.
     """
-    given = [p.split()[0] for p in parameters.split(", ")][:-2]
-    kinds = [*given, "i64", "i64", "i64"]
-    lines = [
-        f"define ptr @{name}.call(ptr %self, ptr %arguments, i64 %count) {{",
-        *(f"  %slot.{k} = alloca ptr" for k, kind in enumerate(kinds) if kind == "ptr"),
-        f"  %given = alloca [{len(given)} x i64]",
-        f"  %right = icmp eq i64 %count, {len(kinds)}",
-        "  br i1 %right, label %take.0, label %wrong",
-        "wrong:",
-        "  %set = load ptr, ptr @api.PyErr_SetString",
-        "  %kind = load ptr, ptr @api.TypeError",
-        "  call void %set(ptr %kind, ptr @wrong.count)",
-        "  ret ptr null",
-        "failed:",
-        "  ret ptr null",
-        "take.0:",
-        "  %as.int = load ptr, ptr @api.PyLong_AsLongLong",
-        "  %as.float = load ptr, ptr @api.PyFloat_AsDouble",
+    f = builtin_routine(f"{name}.call")
+    with f.unless(f.test("eq", "i64 %count", integer(len(kinds) + 3))):
+        f.give(f.call("ptr", "@complain", "ptr @wrong.count"))
+    values = [
+        _converted(f, kind, f.element("ptr %arguments", integer(k)))
+        for k, kind in enumerate([*kinds, "i64", "i64", "i64"])
     ]
-    for k, kind in enumerate(kinds):
-        lines += [
-            f"  %at.{k} = getelementptr ptr, ptr %arguments, i64 {k}",
-            f"  %object.{k} = load ptr, ptr %at.{k}",
-        ]
-        if kind == "ptr":
-            lines += [
-                f"  %fine.{k} = call i1 @pointer.of(ptr %object.{k}, ptr %slot.{k})",
-                f"  br i1 %fine.{k}, label %take.{k + 1}, label %failed",
-                f"take.{k + 1}:",
-                f"  %value.{k} = load ptr, ptr %slot.{k}",
-            ]
-        else:
-            convert = "as.float" if kind == "double" else "as.int"
-            lines.append(f"  %value.{k} = call {kind} %{convert}(ptr %object.{k})")
-            lines += [f"  br label %take.{k + 1}", f"take.{k + 1}:"]
-    programs, piece, team = (f"%value.{len(given) + k}" for k in range(3))
-    passed = ", ".join(f"{kind} %value.{k}" for k, kind in enumerate(given))
-    stored = [
-        line
-        for k, kind in enumerate(given)
-        for line in (
-            f"  %given.{k} = getelementptr i64, ptr %given, i64 {k}",
-            f"  store {kind} %value.{k}, ptr %given.{k}",
-        )
-    ]
-    lines += [
-        f"  %long = icmp sgt i64 {programs}, 1",
-        "  br i1 %long, label %free, label %held",
-        "held:",
-        f"  call void @{name}({passed}, i64 0, i64 {programs})",
-        "  br label %done",
-        "free:",
-        "  %save = load ptr, ptr @api.PyEval_SaveThread",
-        "  %state = call ptr %save()",
-        f"  %alone = icmp eq i64 {team}, 0",
-        "  br i1 %alone, label %one, label %several",
-        "one:",
-        f"  call void @{name}({passed}, i64 0, i64 {programs})",
-        "  br label %back",
-        "several:",
-        *stored,
-        f"  %team = inttoptr i64 {team} to ptr",
-        "  %run = load ptr, ptr %team",
-        f"  call void %run(ptr %team, ptr @{name}.range, ptr %given, i64 {programs}, i64 {piece})",
-        "  br label %back",
-        "back:",
-        "  %restore = load ptr, ptr @api.PyEval_RestoreThread",
-        "  call void %restore(ptr %state)",
-        "  br label %done",
-        "done:",
-        "  %none = load ptr, ptr @api.None",
-        "  %keep = load ptr, ptr @api.Py_IncRef",
-        "  call void %keep(ptr %none)",
-        "  ret ptr %none",
-        "}",
-        f"define internal void @{name}.range(ptr %given, i64 %first, i64 %last) {{",
-    ]
-    for k, kind in enumerate(given):
-        lines.append(f"  %given.{k} = getelementptr i64, ptr %given, i64 {k}")
-        lines.append(f"  %value.{k} = load {kind}, ptr %given.{k}")
-    lines += [f"  call void @{name}({passed}, i64 %first, i64 %last)", "  ret void", "}"]
-    return "\n".join(lines)
+    *own, programs, piece, team = values
+    every = (*own, integer(0), programs)
+    with f.unless(f.test("sgt", programs, integer(1))):
+        f.call("void", f"@{name}", *every)
+        f.give(f.call("ptr", "@none"))
+    state = f.api("PyEval_SaveThread")
+    with f.when(f.test("eq", team, integer(0))):
+        f.call("void", f"@{name}", *every)
+        f.api("PyEval_RestoreThread", state)
+        f.give(f.call("ptr", "@none"))
+    given = f.room(f"[{len(own)} x i64]")
+    for k, value in enumerate(own):
+        f.write(f.at(given, 8 * k), value)
+    team = f.let("ptr", f"inttoptr {team} to ptr")
+    run = f.read(team, "ptr").split()[1]
+    f.call("void", run, team, f"ptr @{name}.range", given, programs, piece)
+    f.api("PyEval_RestoreThread", state)
+    f.give(f.call("ptr", "@none"))
+    return f
+
+
+def _converted(f: Routine, kind: str, thing: str) -> str:
+    """An argument as the kernel takes it. Numbers are of the right type: the host function sees to it."""
+    if kind != "ptr":
+        return f.api("PyFloat_AsDouble" if kind == "double" else "PyLong_AsLongLong", thing)
+    result = f.room("ptr")
+    with f.unless(f.call("i1", "@pointer", thing, result)):
+        f.give(NULL)
+    return f.read(result, "ptr")
+
+
+def _range(name: str, kinds: Sequence[str]) -> Routine:
+    """The kernel as a team calls it: the address of the arguments, and a range of programs."""
+    f = Routine("void", f"{name}.range", "ptr %given", "i64 %first", "i64 %last")
+    given = [f.read(f.at("ptr %given", 8 * k), kind) for k, kind in enumerate(kinds)]
+    f.call("void", f"@{name}", *given, "i64 %first", "i64 %last")
+    f.give()
+    return f
 
 
 def _load(text: str) -> dict[str, Kernel]:
-    wrapped = _with_wrappers(text)
-    if arrays.attached():
-        engine = load(wrapped)
-    else:
-        engine = load(wrapped, arrays.TEXT)
-        arrays.attach(engine)
-    for name in _API:
-        fill(engine, f"api.{name}", interpreter(name))
-    for thing in (None, int, np.ndarray, TypeError):
-        fill(engine, f"api.{getattr(thing, '__name__', thing)}", id(thing))
-    fill(engine, "api.capsule", id(arrays.CAPSULE))
+    source = Source(text, lambda: _with_wrappers(text))
+    with _first:
+        if arrays.attached():
+            engine = load(source)
+        else:
+            engine = load(source, arrays.SOURCE)
+            arrays.attach(engine)
+    fill_table(engine, "api", addresses())
     names = [name for name, _ in _DEFINE.findall(text)]
     return {name: builtin(name, engine.get_function_address(f"{name}.call")) for name in names}

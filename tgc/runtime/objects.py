@@ -1,32 +1,41 @@
 """LLVM text becomes object code in memory; the object code lies in the cache.
 
-Its key there is the text, the processor and the LLVM version: object code holds no address, so that it can be kept.
+Its key there is what the text is made of, by which compiler, for which processor and interpreter: object code holds no
+address, so that it can be kept, and where it is found no text is made.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from tgc.runtime.cache import cache
+from tgc.runtime.cache import cache, key_of
 
 _loading = threading.Lock()
 _METH_FASTCALL = 0x80
 
 
-def load(text: str, *plain: str) -> Any:
-    """The execution engine that holds the functions and variables of modules: one engine costs more than a module.
+class Source(NamedTuple):
+    """A module: `text` makes its text of nothing but `identity` and the interpreter.
 
-    The text of those in `plain` has no loops worth optimising, which would take longer than to write a kernel.
+    `plain`: it has no loops worth optimising, which would take longer than to write a kernel.
     """
+
+    identity: str
+    text: Callable[[], str]
+    plain: bool = False
+
+
+def load(*modules: Source) -> Any:
+    """The execution engine that holds the functions and variables of modules: one engine costs more than a module."""
     import llvmlite.binding as llvm
 
     with _loading:
-        codes = [_object_code(text), *[_object_code(other, plain=True) for other in plain]]
+        codes = [_object_code(module) for module in modules]
         llvm.initialize_native_target()
         machine = llvm.Target.from_default_triple().create_target_machine(opt=0, jit=True)
         nothing = llvm.parse_assembly("")
@@ -39,11 +48,6 @@ def load(text: str, *plain: str) -> Any:
         engine.finalize_object()
         _keep(engine)
         return engine
-
-
-def interpreter(name: str) -> int:
-    """The address of a function of the interpreter."""
-    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
 
 
 def fill(engine: Any, name: str, value: int) -> None:
@@ -147,16 +151,15 @@ def _optimised(text: str) -> Any:
     return module
 
 
-def _object_code(text: str, *, plain: bool = False) -> bytes:
+def _object_code(module: Source) -> bytes:
     """The object code of a module, from the cache where it has been compiled before."""
     import llvmlite.binding as llvm
 
-    key = hashlib.sha256(
-        f"{_host()} {llvm.llvm_version_info} {plain}\n{text}".encode()
-    ).hexdigest()[:40]
+    made_for = f"{_host()} {llvm.llvm_version_info} {sys.version}"
+    key = key_of("object", made_for, str(module.plain), module.identity)
     found = cache().load_bytes(key)
     if found is None:
-        machine = _machine(0 if plain else 2)
-        found = machine.emit_object(llvm.parse_assembly(text) if plain else _optimised(text))
+        machine, text = _machine(0 if module.plain else 2), module.text()
+        found = machine.emit_object(llvm.parse_assembly(text) if module.plain else _optimised(text))
         cache().store_bytes(key, found)
     return found

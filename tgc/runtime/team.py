@@ -18,7 +18,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from tgc.runtime.objects import fill, interpreter, load
+from tgc.runtime.interpreter import TABLE, addresses, entry
+from tgc.runtime.objects import Source, fill, fill_table, load
 from tgc.runtime.workers import threads
 from tgc.settings import override
 
@@ -53,13 +54,8 @@ def _gather(wanted: int) -> int:
     global _engine
     with _starting:
         if _engine is None:
-            _engine = load(_text())
-            for name in (
-                "PyThread_acquire_lock",
-                "PyThread_acquire_lock_timed",
-                "PyThread_release_lock",
-            ):
-                fill(_engine, f"api.{name}", interpreter(name))
+            _engine = load(Source("team", _text))
+            fill_table(_engine, "api", addresses())
             fill(_engine, "never", _held_lock())
             atexit.register(_dismiss)
         serve = ctypes.CFUNCTYPE(None, ctypes.c_int64)(_engine.get_function_address("serve"))
@@ -151,10 +147,7 @@ _TEAM = f"""
 @asleep = global [{MOST} x i64] zeroinitializer, align 64
 @locks = global [{MOST} x ptr] zeroinitializer, align 64
 @never = global ptr null            ; a lock nobody releases: waiting for it with a limit is sleeping
-@api.PyThread_acquire_lock = global ptr null
-@api.PyThread_acquire_lock_timed = global ptr null
-@api.PyThread_release_lock = global ptr null
-
+{TABLE}
 ; Run pieces of one's own share, then of what others have left. Shares are the same for the same count, so that a
 ; thread finds in its cache what it wrote there in the call before.
 define void @work(i64 %self) {{
@@ -264,7 +257,7 @@ spin:
   call void @pause()
   br label %again
 sleep:                                ; somebody else has the processor a thread of ours needs
-  %acquire = load ptr, ptr @api.PyThread_acquire_lock_timed
+  %acquire = load {entry("PyThread_acquire_lock_timed")}
   %never = load ptr, ptr @never
   %got = call i32 %acquire(ptr %never, i64 50, i32 0)
   br label %again
@@ -284,7 +277,7 @@ define void @call(i64 %index) {{
 release:
   %lock.at = getelementptr ptr, ptr @locks, i64 %index
   %lock = load ptr, ptr %lock.at
-  %free = load ptr, ptr @api.PyThread_release_lock
+  %free = load {entry("PyThread_release_lock")}
   call void %free(ptr %lock)
   br label %done
 done:
@@ -349,7 +342,7 @@ rouse:
 stay:
   br label %wait
 block:
-  %acquire = load ptr, ptr @api.PyThread_acquire_lock
+  %acquire = load {entry("PyThread_acquire_lock")}
   %lock = load ptr, ptr %lock.at
   %got = call i32 %acquire(ptr %lock, i32 1)
   %leaving.now = load atomic i64, ptr @leaving seq_cst, align 8

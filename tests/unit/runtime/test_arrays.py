@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tgc
-from tgc.runtime import arrays, memory
+from tgc.runtime import arrays, interpreter, memory, native
 
 pytest.importorskip("llvmlite")
 
@@ -127,7 +127,9 @@ def test_its_errors_are_numpys(given: Any) -> None:
     assert str(ours.value) == str(theirs.value)
 
 
-@pytest.mark.parametrize("shape", [1 << 62, (1 << 40, 1 << 40), (1 << 70, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [1 << 62, (1 << 61) - 1, (1 << 40, 1 << 40), (1 << 70, 2)], ids=str
+)
 def test_what_is_too_large_is_an_error(shape: Any) -> None:
     with pytest.raises((ValueError, MemoryError, OverflowError)):
         arrays.empty()(shape, np.float64)
@@ -156,12 +158,21 @@ def test_nothing_is_held_or_lost() -> None:
     assert [abs(a - b) < 100 for a, b in zip(counts(), before)] == [True] * len(watched)
 
 
-def test_unknown_objects_are_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("_attached", False), ("_alike", 0), ("_empty", None), ("_pool", 0)):
+def test_before_there_is_native_code_python_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_alike", 0), ("_empty", None), ("_pool", 0)):
         monkeypatch.setattr(arrays, name, value)
-    monkeypatch.setattr(arrays, "_as_expected", lambda: False)
-    arrays.attach(None)
-    assert arrays.attached()
     assert arrays.alike([np.zeros(3)]) is None
     assert arrays.empty(small=True) is np.empty and arrays.empty() is memory.empty
     assert arrays.pool() is None
+
+
+@pytest.mark.parametrize("k", range(7))  # not those that are followed
+def test_unknown_objects_are_left_to_numpy(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field elsewhere than known is noticed, and then there is no native engine."""
+    assert interpreter.is_laid_out_as_known() and native.unavailable.__wrapped__() is None
+    examples = list(interpreter._EXAMPLES)
+    thing, field, right = examples[k]
+    examples[k] = thing, interpreter.Field("i32", field.offset + 4), right
+    monkeypatch.setattr(interpreter, "_EXAMPLES", examples)
+    assert not interpreter.is_laid_out_as_known()
+    assert "laid out" in native.unavailable.__wrapped__()

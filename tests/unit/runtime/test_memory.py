@@ -64,21 +64,21 @@ class Native:
         found, before, total, block = [], 0, 0, state["newest"]
         while block:
             found.append(block)
-            assert word(block + blocks.BEFORE).value == before
-            total += word(block + blocks.SIZE).value
-            before, block = block, word(block + blocks.NEXT).value
+            assert word(block + blocks.Block.before.offset).value == before
+            total += word(block + blocks.Block.size.offset).value
+            before, block = block, word(block + blocks.Block.next.offset).value
         assert (state["lock"], state["oldest"], state["idle"]) == (0, before, total)
         return found
 
     def idle(self) -> list[int]:
-        return [word(block + blocks.SIZE).value for block in self._blocks()]
+        return [word(block + blocks.Block.size.offset).value for block in self._blocks()]
 
     def keep(self, nbytes: int) -> None:
         arrays.pool()[blocks.STATE.index("keep")] = nbytes
 
     def wait(self, seconds: float) -> None:
         for block in self._blocks():
-            word(block + blocks.WHEN).value -= round(seconds)
+            word(block + blocks.Block.when.offset).value -= round(seconds)
 
 
 def word(address: int) -> Any:
