@@ -18,11 +18,12 @@ from typing import Any
 
 from tgc.errors import UnsupportedOpError
 from tgc.ir.sizes import evaluate
-from tgc.runtime.program import Known, Pair, Program, bind, known
+from tgc.runtime.program import Known, Pair, Program, Slot, bind, known
 from tgc.runtime.steps import AS_IT_IS, Lines, function, tuple_text
 from tgc.runtime.tensors import (
     any_into_host,
     device_of,
+    dtype_of,
     exporter,
     into_host,
     is_tensor,
@@ -150,10 +151,11 @@ class Call:
 
     def _first_backward(self, ctx: Any, *cotangents: Any) -> Any:
         """Write the backward, and run it."""
-        self.backward = self._backward()
+        kept = ctx.saved_tensors if self.saved else ()
+        self.backward = self._backward(kept[len(kept) - self.saved :])
         return self.backward(ctx, *cotangents)
 
-    def _backward(self) -> Run:
+    def _backward(self, saved_values: Sequence[Any]) -> Run:
         body = Lines()
         body.names |= {
             "differentiable": partial(_differentiable, self),
@@ -178,7 +180,8 @@ class Call:
         keeps, host = self.pair.keeps, self.pair.backward
         assert host is not None, "an output has a derivative"
         told = _known(host, self.program, self.sizes, len(keeps))
-        given = [self._argument(body, *keep, a) for keep, a in zip(keeps, told.addresses)]
+        types = [Slot(dtype_of(v), tuple(v.shape)) for v in saved_values]
+        given = [self._argument(body, *keep, a, types) for keep, a in zip(keeps, told.addresses)]
         results = [f"r{j}" for j in range(len(self.targets))]
         body.call(_placed(host, self.device), given, results, told.told)
         grads = ["None"] * (1 + self.size)
@@ -190,25 +193,33 @@ class Call:
         made: Run = function("backward", ", ".join(["ctx", *cotangents]), body.lines, body.names)
         return made
 
-    def _argument(self, body: Lines, kind: str, i: int, address: bool) -> str:
-        """The expression of an argument of the host's backward."""
+    def _argument(
+        self, body: Lines, kind: str, i: int, address: bool, saved: Sequence[Slot]
+    ) -> str:
+        """The expression of an argument of the host's backward; `saved` are the types of the values saved."""
         if kind == "input" and i in self.numbers:
             body.say(f"n{i} = ctx.numbers[{self.numbers.index(i)}]")
             return body.convert(self.into[i][False], f"n{i}")
         if kind == "input":
             return body.convert(self.into[i][address], f"t{i}")
-        variable = {"output": f"o{i}", "saved": f"s{i}"}.get(kind)
-        if variable is None:
-            variable = f"d{self.program.floats[i]}"
-        return body.convert(any_into_host(self.target, address=address), variable)
+        if kind == "saved":
+            slot, variable = saved[i], f"s{i}"
+        else:
+            k = i if kind == "output" else self.program.floats[i]
+            slot, variable = self.program.outputs[k], f"o{k}" if kind == "output" else f"d{k}"
+        how = any_into_host(slot.dtype, self._shape(slot), self.target, address=address)
+        return body.convert(how, variable)
+
+    def _shape(self, slot: Slot) -> tuple[int, ...]:
+        return tuple(evaluate(d, self.sizes) for d in slot.shape)
 
     def cotangent(self, output: int, given: Any) -> Any:
         """The cotangent of an output, contiguous; zeros if nobody used the output."""
         if given is not None:
             return given.resolve_neg().contiguous()
         slot = self.program.outputs[output]
-        shape = [evaluate(d, self.sizes) for d in slot.shape]
-        return torch_module().zeros(shape, dtype=torch_dtype(slot.dtype), device=self.device)
+        dtype = torch_dtype(slot.dtype)
+        return torch_module().zeros(self._shape(slot), dtype=dtype, device=self.device)
 
 
 def _stale(kind: str, expected: int, found: int) -> RuntimeError:

@@ -22,7 +22,8 @@ class Convert:
 
     Attributes:
         text: an expression of the value, `{}`.
-        names: what the expression refers to, by name; a name means the same in every conversion.
+        names: what the expression refers to, by name; a name means the same in every conversion, unless it holds the
+            value's own, `{}`.
         first: an expression of the value, kept in a variable, that `text` is applied to instead.
     """
 
@@ -83,11 +84,11 @@ class Lines:
 
     def convert(self, how: Convert, variable: str) -> str:
         """The expression of a converted variable, which itself stays as it is."""
-        self.names.update(how.names)
-        if not how.first:
-            return how.text.format(variable)
-        self.say(f"kept_{variable} = {how.first.format(variable)}")
-        return how.text.format(f"kept_{variable}")
+        if how.first:
+            self.say(f"kept_{variable} = {how.first.format(variable)}")
+            variable = f"kept_{variable}"
+        self.names.update({name.format(variable): value for name, value in how.names})
+        return how.text.format(variable)
 
     def call(
         self,

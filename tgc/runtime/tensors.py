@@ -9,9 +9,12 @@ torch is never imported here: where a tensor arrives, its module is already load
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -223,25 +226,27 @@ def into_host(value: Any, target: str, *, address: bool = False) -> Convert:
         return Convert("{}", first=first)
     if address:
         return Convert("{}.data_ptr()", first=first)
-    if value.dtype == sys.modules["torch"].bfloat16:
-        _ml_bfloat16()
-        return Convert("view({})", (("view", _view),), first)
-    # On a CPU tensor `force` detaches and copies nothing.
-    return Convert("{}.numpy(force=True)" if value.requires_grad else "{}.numpy()", (), first)
+    return replace(_array_over(dtype_of(value), tuple(value.shape)), first=first)
 
 
-def any_into_host(target: str, *, address: bool = False) -> Convert:
-    """How a contiguous tensor, of whatever dtype and history, is handed to a host function; see `into_host`."""
-    if address and takes(target) == "array":
-        return Convert("{}.data_ptr()")
-    return Convert("view({})", (("view", _view),)) if takes(target) == "array" else AS_IT_IS
+def any_into_host(
+    dtype: DType, shape: tuple[int, ...], target: str, *, address: bool = False
+) -> Convert:
+    """How a contiguous tensor of this type, of whatever history, is handed to a host function; see `into_host`."""
+    if takes(target) == "tensor":
+        return AS_IT_IS
+    return Convert("{}.data_ptr()") if address else _array_over(dtype, shape)
 
 
-def _view(tensor: Any) -> Any:
-    torch = sys.modules["torch"]
-    if tensor.dtype is torch.bfloat16:
-        return tensor.detach().view(torch.int16).numpy().view(_ml_bfloat16())
-    return tensor.numpy(force=True)
+def _array_over(dtype: DType, shape: tuple[int, ...]) -> Convert:
+    """An array over a contiguous CPU tensor's memory by its address, for half of what torch takes to make one.
+
+    It is for the time of a call, which holds the tensor.
+    """
+    kind = _ml_bfloat16() if dtype.name == "bfloat16" else np.dtype(dtype.name)
+    memory = (ctypes.c_char * (math.prod(shape) * kind.itemsize)).from_address
+    names = ("ndarray", np.ndarray), ("shape_{}", shape), ("kind_{}", kind), ("memory_{}", memory)
+    return Convert("ndarray(shape_{0}, kind_{0}, memory_{0}({0}.data_ptr()))", names)
 
 
 def _array_into_host(value: Any) -> Convert:
