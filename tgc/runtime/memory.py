@@ -70,7 +70,11 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     kind, size = _class(count, dtype)
     if size == 0 or not _OWNS:
         return np.empty(shape, kind)
-    array: np.ndarray[Any, Any] = np.ndarray(shape, kind, _lease(size))
+    try:
+        lease = _lease(size)
+    except (OSError, OverflowError):  # numpy says it better
+        return np.empty(shape, kind)
+    array: np.ndarray[Any, Any] = np.ndarray(shape, kind, lease)
     return array
 
 
