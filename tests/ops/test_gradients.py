@@ -70,6 +70,8 @@ def test_gradient_kernels_compute_what_the_graph_says(
     for got, expected in zip(found, want, strict=True):
         with np.errstate(all="ignore"):
             close = np.isclose(got, expected, rtol=1e-9, atol=1e-300, equal_nan=True)
+            # a product of several factors may overflow in one order and just not in another
+            close |= (np.abs(got) > 1e308) & (np.abs(expected) > 1e308) & (got * expected > 0)
         at = np.flatnonzero(~close)[:3]
         assert close.all(), [([float(x[i]) for x in operands], got[i], expected[i]) for i in at]
 

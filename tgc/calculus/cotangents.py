@@ -140,6 +140,18 @@ def scaled(g: Builder, ct: Cotangent, partial: Node, *, finite: bool) -> Cotange
     return replace(ct, value=times(g, ct.value, partial))
 
 
+def composed(g: Builder, ct: Cotangent, factor: Cotangent, *, finite: bool) -> Cotangent:
+    """The cotangent times a derivative that has masks of its own; `finite` as in `scaled`."""
+    if not finite and ct.known is not None:
+        ct = _reapplied(g, ct, ct.known)
+    value = times(g, ct.value, factor.value)
+    pending = ct.pending
+    if factor.pending is not None:
+        pending = factor.pending if pending is None else both(g, pending, factor.pending)
+    branch, known = meet(g, ct.branch, factor.branch), meet(g, ct.known, factor.known)
+    return Cotangent(value, pending, branch, known)
+
+
 def _reapplied(g: Builder, ct: Cotangent, known: LazyMask) -> Cotangent:
     """The mask from above a sum, pending once more."""
     pending = known.node if ct.pending is None else both(g, ct.pending, known.node)

@@ -6,10 +6,10 @@ structurally zero is None and is never made.
 
 from __future__ import annotations
 
-from tgc.calculus.cotangents import Cotangent, scaled, settle
+from tgc.calculus.chains import tangent
+from tgc.calculus.cotangents import Cotangent, settle
 from tgc.calculus.folds import fold_tangent
 from tgc.calculus.reverse import MAX_NODES, check_targets, dependents, no_rule
-from tgc.calculus.scalars import partials
 from tgc.errors import DerivativeError
 from tgc.ir.build import Builder
 from tgc.ir.nodes import Fold, Graph, Input, Leaf, Map, Node, Put, Take, View, reachable
@@ -32,15 +32,19 @@ def jvp(graph: Graph, wrt: tuple[int, ...], name: str | None = None) -> Graph:
     seeds = tuple(
         g.input(name_, x.dtype, x.shape) for x, name_ in zip(targets, tangent_names(graph, wrt))
     )
-    found: dict[Node, Node] = dict(zip(targets, seeds))
+    found: dict[Node, Cotangent] = {x: Cotangent(s) for x, s in zip(targets, seeds)}
     for node in sorted(active, key=lambda n: n.id):
         if node in found or isinstance(node, Leaf):
             continue
         with g.at(node.line):
-            tangent = _tangent(g, node, [found.get(a) for a in node.args])
-        if tangent is not None:
-            found[node] = tangent
-    tangents = tuple(found.get(o, g.like(o, 0)) for o in graph.outputs if o.dtype.is_float)
+            pushed = _tangent(g, node, [found.get(a) for a in node.args])
+        if pushed is not None:
+            found[node] = pushed
+    tangents = tuple(
+        settle(g, found[o]) if o in found else g.like(o, 0)
+        for o in graph.outputs
+        if o.dtype.is_float
+    )
     outputs = (*graph.outputs, *tangents)
     if len(reachable(outputs)) > MAX_NODES:
         raise DerivativeError(f"the tangent of {graph.name} has more than {MAX_NODES} nodes")
@@ -56,37 +60,19 @@ def tangent_names(graph: Graph, wrt: tuple[int, ...]) -> list[str]:
     return [f"{prefix}{names[k]}" for k in wrt]
 
 
-def _tangent(g: Builder, node: Node, tangents: list[Node | None]) -> Node | None:
+def _tangent(g: Builder, node: Node, tangents: list[Cotangent | None]) -> Cotangent | None:
     """The tangent of a node from those of its arguments."""
     if isinstance(node, Map):
-        return _map_tangent(g, node, tangents)
-    first = tangents[0]
-    if first is None:
+        return tangent(g, node, tangents)
+    if tangents[0] is None:
         return None
+    first = settle(g, tangents[0])
     if isinstance(node, View):
-        return g.view(first, node.movement)
+        return Cotangent(g.view(first, node.movement))
     if isinstance(node, Fold):
-        return fold_tangent(g, node, first)
+        return Cotangent(fold_tangent(g, node, first))
     if isinstance(node, Take):
-        return g.take(first, node.args[1], axis=node.axis)
+        return Cotangent(g.take(first, node.args[1], axis=node.axis))
     if isinstance(node, Put):
-        return g.put(first, node.args[1], axis=node.axis, extent=node.shape[node.axis])
+        return Cotangent(g.put(first, node.args[1], axis=node.axis, extent=node.shape[node.axis]))
     raise no_rule(node)  # type: ignore[arg-type]
-
-
-def _map_tangent(g: Builder, node: Map, tangents: list[Node | None]) -> Node | None:
-    if node.op == "cast":
-        first = tangents[0]
-        return None if first is None else g.cast(first, node.dtype)
-    if node.op == "where":
-        yes, no = (g.like(node, 0) if t is None else t for t in tangents[1:])
-        return None if tangents[1] is tangents[2] is None else g.map("where", node.args[0], yes, no)
-    total: Node | None = None
-    for tangent, partial in zip(tangents, partials(g, node)):
-        if tangent is None or partial is None:
-            continue
-        product = scaled(g, Cotangent(tangent), partial, finite=True)
-        if product is not None:
-            term = settle(g, product)
-            total = term if total is None else g.map("add", total, term)
-    return total

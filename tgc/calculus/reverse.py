@@ -12,7 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tgc.calculus.cotangents import Cotangent, accumulate, negation, scaled, settle, taken
+from tgc.calculus.chains import Chains, derivative
+from tgc.calculus.cotangents import (
+    Cotangent,
+    accumulate,
+    composed,
+    negation,
+    scaled,
+    settle,
+    taken,
+)
 from tgc.calculus.folds import fold_adjoint
 from tgc.calculus.movements import transposed
 from tgc.calculus.scalars import differentiable, finite, partials
@@ -67,7 +76,7 @@ def _reverse(graph: Graph, wrt: tuple[int, ...]) -> tuple[tuple[Leaf, ...], tupl
         seeds.append(seed)
         if output in active:
             _add(g, found, output, Cotangent(seed))
-    _sweep(g, found, active)
+    _sweep(g, found, active, Chains(active, targets, set(graph.outputs)))
     results = tuple(settle(g, found[x]) if x in found else g.like(x, 0) for x in targets)
     for x, result in zip(targets, results):
         if not isinstance(result, Leaf):
@@ -75,11 +84,19 @@ def _reverse(graph: Graph, wrt: tuple[int, ...]) -> tuple[tuple[Leaf, ...], tupl
     return tuple(seeds), results
 
 
-def _sweep(g: Builder, found: dict[Node, Cotangent], active: set[Node]) -> None:
-    """From the outputs down: each node hands its cotangent to its arguments."""
+def _sweep(g: Builder, found: dict[Node, Cotangent], active: set[Node], chains: Chains) -> None:
+    """From the outputs down: each node hands its cotangent to its arguments, a chain to its way in."""
     for node in sorted(active, key=lambda n: n.id, reverse=True):
         ct = found.get(node)
         if ct is None or isinstance(node, Leaf):
+            continue
+        chain = chains.longest(node)
+        if chain is not None:
+            start, nodes = chain
+            factor = derivative(g, start, nodes)
+            if factor is not None:
+                safe = all(finite(n) for n in nodes if isinstance(n, Map))
+                _add(g, found, start, composed(g, ct, factor, finite=safe))
             continue
         with g.at(node.line):
             for arg, contribution in zip(node.args, adjoints(g, node, ct, active)):
