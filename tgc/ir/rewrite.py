@@ -47,6 +47,26 @@ def rewrite(graph: Graph, visit: Callable[[Node], Node | None]) -> Graph:
     return replace(graph, outputs=outputs, writes=writes)
 
 
+def remake(graph: Graph, visit: Callable[[Node, Mapping[Node, Node]], Node | None]) -> Graph:
+    """The same function with nodes made anew by `visit`, which sees a node as it was and what the ones below became.
+
+    Where it returns None the node is rebuilt from those.
+    """
+    done: dict[Node, Node] = {}
+    for node in graph.nodes():
+        with graph.builder.at(node.line):
+            new = None if isinstance(node, Leaf) else visit(node, done)
+            if new is not None and node in graph.builder.names:
+                graph.builder.names.setdefault(new, graph.builder.names[node])
+            if new is None and not isinstance(node, Leaf):
+                new = graph.builder.remake(node, tuple(done[a] for a in node.args))
+        done[node] = new or node
+    outputs = tuple(done[node] for node in graph.outputs)
+    return replace(
+        graph, outputs=outputs, writes=tuple((leaf, done[value]) for leaf, value in graph.writes)
+    )
+
+
 def substitute(graph: Graph, given: Mapping[Node, Node]) -> Graph:
     """The same function with some nodes replaced by others."""
     outputs = rebuild(graph.outputs, graph, lambda _: None, given)

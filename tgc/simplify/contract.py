@@ -15,13 +15,13 @@ exact value. Precision "eager", which asks for every rounding, does without.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tgc.ir import dtypes
 from tgc.ir.build import Builder
-from tgc.ir.nodes import Graph, Leaf, Map, Node
-from tgc.ir.rewrite import users
+from tgc.ir.nodes import Graph, Map, Node
+from tgc.ir.rewrite import remake, users
 from tgc.ir.verify import verify
 from tgc.settings import current
 from tgc.simplify.patterns import constant
@@ -46,21 +46,15 @@ def contract(graph: Graph) -> Graph:
             user in pairs and pairs[user].product is product for user in readers[product]
         )
 
-    done: dict[Node, Node] = {}
-    for node in graph.nodes():
+    def visit(node: Node, done: Mapping[Node, Node]) -> Node | None:
         pair = pairs.get(node)
-        with graph.builder.at(node.line):
-            if isinstance(node, Leaf):
-                done[node] = node
-            elif pair is not None and absorbed(pair.product):
-                done[node] = _fused(graph.builder, node, pair, done)
-                if node in graph.builder.names:
-                    graph.builder.names.setdefault(done[node], graph.builder.names[node])
-            else:
-                done[node] = graph.builder.remake(node, tuple(done[a] for a in node.args))
-    outputs = tuple(done[node] for node in graph.outputs)
-    writes = tuple((leaf, done[value]) for leaf, value in graph.writes)
-    result = replace(graph, outputs=outputs, writes=writes)
+        return (
+            None
+            if pair is None or not absorbed(pair.product)
+            else _fused(graph.builder, node, pair, done)
+        )
+
+    result = remake(graph, visit)
     if current().verify:
         verify(result, "contract")
     return result
@@ -87,7 +81,7 @@ def _is_exact(product: Map) -> bool:
     return any(v is not None and abs(math.frexp(v)[0]) == 0.5 for v in values)
 
 
-def _fused(builder: Builder, node: Node, pair: _Pair, done: dict[Node, Node]) -> Node:
+def _fused(builder: Builder, node: Node, pair: _Pair, done: Mapping[Node, Node]) -> Node:
     """The sum as a b + c, its signs moved into the operands."""
     a, b = (done[x] for x in (pair.product.args * 2)[:2])
     c = done[pair.other]

@@ -18,6 +18,7 @@ from tgc.ir.ops import OPS
 from tgc.ir.rewrite import rewrite
 from tgc.ir.verify import verify
 from tgc.settings import current
+from tgc.simplify.products import share_products
 from tgc.simplify.reciprocals import share_reciprocals
 from tgc.simplify.rewriter import build_expression
 from tgc.simplify.run import run_algebra
@@ -39,7 +40,7 @@ def expand(graph: Graph, primitives: frozenset[str]) -> Graph:
         UnsupportedOpError: an operation has neither a primitive nor an expansion.
     """
     allowed = primitives | ALWAYS
-    graph = share_reciprocals(graph)
+    graph = share_products(share_reciprocals(graph))
     for _ in range(_ROUNDS):
         graph = run_algebra(_expanded(graph, allowed))
         if all(not isinstance(node, Map) or node.op in allowed for node in graph.nodes()):
