@@ -72,7 +72,7 @@ def layer_norm_backward_kernel_0(
     rows, cols, r_split,
     BLOCK_r: tl.constexpr, BLOCK_c: tl.constexpr,
 ):
-    # d_x = 1 / sqrt * (weight * g - centred * ... * (... / cols) - (sum(..., axis=1) - ... * ...) /
+    # d_x = 1 / sqrt * (weight * g - centred * ... * (... * ...) - (sum(..., axis=1) - ... * ...) /
     #     cols)
     # d_weight_partial = sum(g * (centred * (1 / sqrt)), axis=0)
     # d_bias_partial = sum(g, axis=0)
@@ -80,6 +80,8 @@ def layer_norm_backward_kernel_0(
     c = tl.arange(0, BLOCK_c)
     c_mask = c < cols
     weight = tl.load(weight_ptr + c, mask=c_mask, other=0.0)
+    # definitions.py:46: variance = tgc.mean(centred * centred, axis=-1, keepdims=True)
+    div = tl.div_rn(1.0, tl.cast(cols, tl.float32))
     d_weight_lanes = tl.zeros([BLOCK_r, BLOCK_c], tl.float32)
     d_bias_lanes = tl.zeros([BLOCK_r, BLOCK_c], tl.float32)
     r_start = r_program * r_split
@@ -89,26 +91,26 @@ def layer_norm_backward_kernel_0(
         r_mask = r < r_end
         sqrt = tl.load(sqrt_ptr + r, mask=r_mask)
         # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
-        div = tl.div_rn(1.0, sqrt)
+        div_1 = tl.div_rn(1.0, sqrt)
         mask = r_mask[:, None] & c_mask[None, :]
         offsets = r[:, None] * cols + c[None, :]
         g = tl.load(g_ptr + offsets, mask=mask, other=0.0)
         mul = weight[None, :] * g
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0)
-        div_1 = tl.load(div_ptr + r, mask=r_mask, other=0.0)
+        div_2 = tl.load(div_ptr + r, mask=r_mask, other=0.0)
         # definitions.py:45: centred = x - mean
-        centred = x - div_1[:, None]
+        centred = x - div_2[:, None]
         # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
-        mul_1 = centred * div[:, None]
+        mul_1 = centred * div_1[:, None]
         total = tl.sum(tl.where(c_mask[None, :], mul * mul_1, 0.0), 1)
         # definitions.py:46: variance = tgc.mean(centred * centred, axis=-1, keepdims=True)
-        div_2 = tl.div_rn(total, tl.cast(cols, tl.float32))
-        sub = mul - mul_1 * div_2[:, None]
+        mul_2 = div * total
+        sub = mul - mul_1 * mul_2[:, None]
         # definitions.py:45: centred = x - mean
-        sub_1 = tl.sum(mul, 1) - tl.div_rn(0.0 * div_1, sqrt) * div_2
+        sub_1 = tl.sum(mul, 1) - tl.div_rn(0.0 * div_2, sqrt) * mul_2
         # definitions.py:44: mean = tgc.mean(x, axis=-1, keepdims=True)
         div_3 = tl.div_rn(sub_1, tl.cast(cols, tl.float32))
-        d_x = div[:, None] * (sub - div_3[:, None])
+        d_x = div_1[:, None] * (sub - div_3[:, None])
         tl.store(d_x_ptr + offsets, d_x, mask=mask)
         # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
         d_weight_lanes += tl.where(r_mask[:, None], g * mul_1, 0.0)

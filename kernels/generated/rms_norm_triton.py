@@ -62,29 +62,29 @@ def rms_norm_backward_kernel_0(
     rows, cols, r_split,
     BLOCK_r: tl.constexpr, BLOCK_c: tl.constexpr,
 ):
-    # d_x = div * (weight * g - x * div * (sum(weight * g * (x * div), axis=1) / cols))
+    # d_x = div * (weight * g - x * div * (1 / cols * sum(weight * g * (x * div), axis=1)))
     # d_weight_partial = sum(g * (x * div), axis=0)
     r_program = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BLOCK_c)
     c_mask = c < cols
     weight = tl.load(weight_ptr + c, mask=c_mask, other=0.0)
+    # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * we
+    div = tl.div_rn(1.0, tl.cast(cols, tl.float32))
     d_weight_lanes = tl.zeros([BLOCK_r, BLOCK_c], tl.float32)
     r_start = r_program * r_split
     r_end = tl.minimum(r_start + r_split, rows)
     for r_first in range(r_start, r_end, BLOCK_r):
         r = r_first + tl.arange(0, BLOCK_r)
         r_mask = r < r_end
-        div = tl.load(div_ptr + r, mask=r_mask, other=0.0)
+        div_1 = tl.load(div_ptr + r, mask=r_mask, other=0.0)
         mask = r_mask[:, None] & c_mask[None, :]
         offsets = r[:, None] * cols + c[None, :]
         g = tl.load(g_ptr + offsets, mask=mask, other=0.0)
-        # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) 
         mul = weight[None, :] * g
         x = tl.load(x_ptr + offsets, mask=mask, other=0.0)
-        mul_1 = x * div[:, None]
+        mul_1 = x * div_1[:, None]
         total = tl.sum(tl.where(c_mask[None, :], mul * mul_1, 0.0), 1)
-        div_1 = tl.div_rn(total, tl.cast(cols, tl.float32))
-        d_x = div[:, None] * (mul - mul_1 * div_1[:, None])
+        d_x = div_1[:, None] * (mul - mul_1 * (div * total)[:, None])
         tl.store(d_x_ptr + offsets, d_x, mask=mask)
         d_weight_lanes += g * mul_1
     d_weight = tl.sum(d_weight_lanes, 0)

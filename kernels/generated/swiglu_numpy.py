@@ -59,41 +59,40 @@ swiglu.allocates = True
 
 
 def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, room):
-    (t0,) = room
+    t0, t1 = room
     # definitions.py:33: return gate / (1.0 + tgc.exp(-gate)) * value
-    np.exp(gate, d_gate)
-    np.divide(c_1, d_gate, d_value)
+    np.multiply(value, g, d_gate)
+    np.exp(gate, d_value)
+    np.divide(c_1, d_value, t0)
+    np.add(t0, c_1, t0)
+    np.divide(c_1, t0, t0)
+    np.multiply(gate, t0, t1)
     np.add(d_value, c_1, d_value)
-    np.divide(c_1, d_value, d_value)
-    np.multiply(gate, g, t0)
-    np.add(d_gate, c_1, d_gate)
-    np.divide(t0, d_gate, d_gate)
-    np.add(g, d_gate, d_gate)
-    np.multiply(value, d_gate, d_gate)
-    np.multiply(d_value, d_gate, d_gate)
-    np.multiply(gate, d_value, d_value)
-    np.multiply(g, d_value, d_value)
+    np.divide(t1, d_value, d_value)
+    np.add(t0, d_value, d_value)
+    np.multiply(d_gate, d_value, d_gate)
+    np.multiply(g, t1, d_value)
 
 
 def swiglu_backward_kernel_room(r, kept=()):
     """Scratch of one block."""
     if len(kept) >= 4:
         kept.clear()
-    return (empty(r, np.float32),)
+    return (empty(r, np.float32), empty(r, np.float32))
 
 
 def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows, kept={}):
-    # d_gate = 1 / (exp(-gate) + 1) * (value * (g + gate * g * (1 / (exp(gate) + 1))))
+    # d_gate = value * g * (1 / (exp(-gate) + 1) + gate * (1 / (exp(-gate) + 1)) * (1 / (exp(gate) + 1)))
     # d_value = g * (gate * (1 / (exp(-gate) + 1)))
-    gate = gate.reshape(-1)
     value = value.reshape(-1)
     g = g.reshape(-1)
+    gate = gate.reshape(-1)
     d_gate = d_gate.reshape(-1)
     d_value = d_value.reshape(-1)
     if cols * rows <= 131072:
         room = kept.pop(cols * rows, None) or swiglu_backward_kernel_room(cols * rows, kept)
         swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, room)
-        if (cols * rows) <= 65536:
+        if (cols * rows) <= 32768:
             kept[cols * rows] = room
         return
 

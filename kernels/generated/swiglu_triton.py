@@ -55,17 +55,19 @@ def swiglu_kernel(gate_ptr, value_ptr, out_ptr, n_r, BLOCK_r: tl.constexpr):
 
 @triton.jit
 def swiglu_backward_kernel_tile(gate_ptr, value_ptr, g_ptr, d_gate_ptr, d_value_ptr, r, mask):
-    # d_gate = 1 / (exp(-gate) + 1) * (value * (g + gate * g * (1 / (exp(gate) + 1))))
+    # d_gate = value * g * (1 / (exp(-gate) + 1) + gate * (1 / (exp(-gate) + 1)) * (1 / (exp(gate) +
+    #     1)))
     # d_value = g * (gate * (1 / (exp(-gate) + 1)))
+    value = tl.load(value_ptr + r, mask=mask)
+    g = tl.load(g_ptr + r, mask=mask)
     gate = tl.load(gate_ptr + r, mask=mask)
     # definitions.py:33: return gate / (1.0 + tgc.exp(-gate)) * value
     div = tl.div_rn(1.0, libdevice.exp(-gate) + 1.0)
-    value = tl.load(value_ptr + r, mask=mask)
-    g = tl.load(g_ptr + r, mask=mask)
+    mul = gate * div
     div_1 = tl.div_rn(1.0, libdevice.exp(gate) + 1.0)
-    d_gate = div * (value * (g + gate * g * div_1))
+    d_gate = value * g * (div + mul * div_1)
     tl.store(d_gate_ptr + r, d_gate, mask=mask)
-    d_value_1 = g * (gate * div)
+    d_value_1 = g * mul
     tl.store(d_value_ptr + r, d_value_1, mask=mask)
 
 

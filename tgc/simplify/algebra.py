@@ -14,7 +14,7 @@ import numpy as np
 
 from tgc.ir.dtypes import DType, bool_
 from tgc.ir.evaluate import round_float
-from tgc.ir.nodes import Const, Leaf, Map, Node
+from tgc.ir.nodes import Broadcast, Const, Leaf, Map, Node, View
 from tgc.ir.ops import OPS
 from tgc.ir.references import scalar_reference
 from tgc.ir.sizes import Size
@@ -30,6 +30,12 @@ ALL = ("float", "int", "uint", "bool")
 def _negative(bound: Mapping[str, Node]) -> bool:
     value = constant(bound["k"])
     return value is not None and value < 0
+
+
+def is_no_shift(bound: Mapping[str, Node]) -> bool:
+    """y in x - y is no value of a row: a softmax of -x, shifted by its maximum, keeps its form."""
+    y = bound.get("b")
+    return not isinstance(y, View) or not isinstance(y.movement, Broadcast)
 
 
 def _product_is_normal(bound: Mapping[str, Node]) -> bool:
@@ -86,7 +92,7 @@ RULES: tuple[Rule, ...] = (
     Rule("x/-y", "div(a, neg(b))", "neg(div(a, b))", "bits"),
     Rule("x+-y", "add(a, neg(b))", "sub(a, b)", "bits", kinds=NUMBERS),
     Rule("x--y", "sub(a, neg(b))", "add(a, b)", "bits", kinds=NUMBERS),
-    Rule("-x-y", "sub(neg(a), b)", "neg(add(a, b))", "regroup", kinds=NUMBERS),
+    Rule("-x-y", "sub(neg(a), b)", "neg(add(a, b))", "regroup", is_no_shift, NUMBERS),
     Rule("x+-k", "add(a, k)", "sub(a, neg(k))", "bits", _negative),
     Rule("x--k", "sub(a, k)", "add(a, neg(k))", "bits", _negative),
     Rule("-(x-y)", "neg(sub(a, b))", "sub(b, a)", "zeros"),

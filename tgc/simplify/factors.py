@@ -12,13 +12,16 @@ quotients; a constant moves from many elements to few; and reuse puts the oldest
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tgc.ir.nodes import Broadcast, Const, Fold, Leaf, Map, Node, View
 from tgc.simplify.folds import along_others
+from tgc.simplify.multiples import is_scale
 from tgc.simplify.patterns import Rule, constant
 from tgc.simplify.rewriter import Procedure, Rewriter
+
+PRODUCTS = ("mul", "div", "neg", "square")
 
 DEPTH = 6
 """How deep a tree of products is searched."""
@@ -37,12 +40,12 @@ def _stretched(node: Node) -> Node | None:
     if not isinstance(node, View) or not isinstance(node.movement, Broadcast):
         return None
     source = node.args[0]
-    return source if isinstance(source, Map) and source.op in ("mul", "div", "neg") else None
+    return source if isinstance(source, Map) and source.op in PRODUCTS else None
 
 
 def _opens(rewriter: Rewriter, node: Node, depth: int) -> bool:
     """Whether a product is looked into: one that others use as well is kept whole, unless it is what was asked for."""
-    if not isinstance(node, Map) or node.op not in ("mul", "div", "neg"):
+    if not isinstance(node, Map) or node.op not in PRODUCTS:
         return False
     if node.op != "div" or depth == DEPTH:
         return True
@@ -69,7 +72,7 @@ def factors(
         if node.op != "neg":
             flipped = inverse != (node.op == "div")
             yield from factors(
-                rewriter, node.args[1], inverse=flipped, depth=depth - 1, through=through
+                rewriter, node.args[-1], inverse=flipped, depth=depth - 1, through=through
             )
         return
     yield Factor(node, inverse)
@@ -103,6 +106,9 @@ def _without(rewriter: Rewriter, node: Node, factor: Factor, depth: int) -> Node
     if node.op == "neg":
         rest = without(rewriter, a, factor, depth)
         return rest and rewriter.map("neg", rest)
+    if node.op == "square":
+        rest = without(rewriter, a, factor, depth)
+        return rest and rewriter.map("mul", rest, a)
     if node.op == "div":
         if b is factor.node and factor.inverse:
             return a
@@ -137,7 +143,7 @@ def fold_of_product(rewriter: Rewriter, node: Node) -> Node | None:
     if not isinstance(node, Fold) or node.monoid != "sum" or node.mode != "reduce":
         return None
     x = node.args[0]
-    if not isinstance(x, Map) or x.op not in ("mul", "div", "neg"):
+    if not isinstance(x, Map) or x.op not in PRODUCTS:
         return None
     if x.op == "neg":
         return rewriter.map("neg", rewriter.fold(node, x.args[0]))
@@ -188,7 +194,7 @@ def common_factor(rewriter: Rewriter, node: Node) -> Node | None:
 
 
 def _is_product(node: Node) -> bool:
-    return (isinstance(node, Map) and node.op in ("mul", "div", "neg")) or bool(_stretched(node))
+    return (isinstance(node, Map) and node.op in PRODUCTS) or bool(_stretched(node))
 
 
 # --- quotients and exponentials that exist -------------------------------------------------------
@@ -307,28 +313,22 @@ def divide_by_root(rewriter: Rewriter, node: Node) -> Node | None:
     return None
 
 
-def _scale(bound: Mapping[str, Node]) -> bool:
-    value = constant(bound["k"])
-    return value is not None and value != 0 and 2.0**-30 <= abs(value) <= 2.0**30
-
-
 RULES: tuple[Rule, ...] = (
     Rule("rsqrt", "rsqrt(a)", "div(1, sqrt(a))", "rounding"),
     # not the other way: a * exp(b) and a / exp(-b) overflow where this does not, and so does the derivative
     Rule("x*sigmoid", "div(a, add(1, exp(b)))", "mul(a, sigmoid(neg(b)))", "regroup"),
-    Rule("k*x/y", "div(mul(k, a), b)", "mul(k, div(a, b))", "regroup", _scale),
     Rule(
         "sum of masked k*x",
         "add(where(a, b, 0), mul(k, where(a, c, 0)))",
         "where(a, add(b, mul(k, c)), 0)",
         "bits",
-        _scale,
+        is_scale,
     ),
     Rule(
-        "where of k*x or 0", "where(a, mul(k, b), 0)", "mul(k, where(a, b, 0))", "regroup", _scale
+        "where of k*x or 0", "where(a, mul(k, b), 0)", "mul(k, where(a, b, 0))", "regroup", is_scale
     ),
     Rule(
-        "where of 0 or k*x", "where(a, 0, mul(k, b))", "mul(k, where(a, 0, b))", "regroup", _scale
+        "where of 0 or k*x", "where(a, 0, mul(k, b))", "mul(k, where(a, 0, b))", "regroup", is_scale
     ),
     Rule("where of -x or 0", "where(a, neg(b), 0)", "neg(where(a, b, 0))", "regroup"),
     Rule("where of 0 or -x", "where(a, 0, neg(b))", "neg(where(a, 0, b))", "regroup"),

@@ -20,7 +20,7 @@ The first three always run, the others only under `fast_math`.
 What `regroup` may do, and nothing else: round elsewhere; overflow or underflow elsewhere where the product of a few
 operands comes near the limits of the type; give NaN for an infinity, or an infinity for a NaN, where a factor is
 infinite or a divisor zero; and give another sign to a zero. It never makes a finite result of ordinary operands
-infinite or NaN, nor a number of what was neither.
+infinite or NaN, nor a number of what was neither, but where a divisor that two quotients share cancels.
 """
 
 from __future__ import annotations

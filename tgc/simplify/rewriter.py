@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import numpy as np
+
 from tgc.errors import Line
 from tgc.ir.dtypes import BY_NAME, DType, bool_
+from tgc.ir.evaluate import round_float
 from tgc.ir.expressions import Expression, Number, Variable
 from tgc.ir.nodes import Fold, Graph, Leaf, Map, Movement, Node, reachable
-from tgc.simplify.patterns import STRICT, Bindings, Rule
+from tgc.ir.references import scalar_reference
+from tgc.simplify.patterns import STRICT, Bindings, Rule, constant
 
 Step: TypeAlias = "Callable[[Rewriter, Node], Node | None]"
 
@@ -173,7 +177,17 @@ class Rewriter:
 
     def expression(self, expression: Expression, bindings: Bindings, model: Node) -> Node:
         """The nodes of an expression; numbers take the dtype of the values they meet, or else of `model`."""
-        return build_expression(self.map, self.like, expression, bindings, model)
+        return build_expression(self._map_or_constant, self.like, expression, bindings, model)
+
+    def _map_or_constant(self, op: str, *args: Node, dtype: DType | None = None) -> Node:
+        """As `map`; what a rule makes of float constants keeps the digits of float64 until it meets a value."""
+        values = [constant(arg) for arg in args]
+        if dtype is not None or None in values or not args[-1].dtype.is_float:
+            return self.map(op, *args, dtype=dtype)
+        with np.errstate(all="ignore"):
+            exact = np.asarray(scalar_reference(op)(*map(np.float64, values)))
+            near = round_float(exact, args[-1].dtype)  # 1 / sqrt(2) * sqrt(2) is 1
+        return self.like(args[-1], float(near if np.isclose(exact, near, 1e-15, 0) else exact))
 
 
 def build_expression(

@@ -8,7 +8,7 @@ from tgc.ir.nodes import Graph, Map, Node
 from tgc.ir.rewrite import rewrite
 from tgc.ir.verify import verify
 from tgc.settings import current
-from tgc.simplify import algebra, factors, folds, movements, stability
+from tgc.simplify import algebra, factors, folds, movements, multiples, stability
 from tgc.simplify.rewriter import Rewrite, Rewriter, RuleSet
 
 BUDGET_PER_NODE = 32
@@ -20,13 +20,14 @@ _STRUCTURE = (*algebra.PROCEDURES, *movements.PROCEDURES)
 
 @cache
 def _all_rules(fast_math: bool, last: bool, in_two: bool) -> RuleSet:
-    rules = (*algebra.RULES, *stability.RULES, *factors.RULES)
+    rules = (*algebra.RULES, *stability.RULES, *factors.RULES, *multiples.RULES)
     procedures = (
         *_STRUCTURE,
         *stability.PROCEDURES,
         *(() if last else stability.BEFORE_DERIVATIVES),
         *folds.PROCEDURES,
         *factors.PROCEDURES,
+        *multiples.PROCEDURES,
         *(factors.IN_TWO if in_two else ()),
     )
     return RuleSet(rules, procedures, fast_math=fast_math)

@@ -20,6 +20,7 @@ from tgc.ir.text import print_graph
 from tgc.numerics.ulp import ulp_error
 from tgc.pipeline import Pipeline, target_named, wanted
 from tgc.schedule.save import split
+from tgc.simplify import multiples
 from tgc.simplify.factors import RULES
 from tgc.simplify.patterns import Rule
 from tgc.simplify.reciprocals import share_reciprocals
@@ -29,7 +30,7 @@ from tgc.trace.run import trace
 Make = Callable[..., Node]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", (*RULES, *multiples.RULES), ids=lambda r: r.name)
 def test_rules_keep_ordinary_values(rule: Rule) -> None:
     rng = np.random.default_rng(0)
     checked = cases(rule)

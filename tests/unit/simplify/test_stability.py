@@ -129,12 +129,12 @@ def test_rule_keeps_special_values(rule: Rule) -> None:
 # --- rules that look at folds ---
 
 
-def exponentials(shape: str) -> Graph:
-    """`softmax`, `logsumexp` or `log_softmax` of the rows of x, as a user writes them."""
+def exponentials(shape: str, scale: float = 1.0) -> Graph:
+    """`softmax`, `logsumexp` or `log_softmax` of the rows of scale * x, as a user writes them."""
     g = Builder()
     n, d = g.sizes("n d")
     x = g.input("x", "f32", (n, d))
-    e = g.map("exp", x)
+    e = g.map("exp", x if scale == 1 else g.map("mul", g.like(x, scale), x))
     total = g.fold("sum", e, axes=(1,))
     if shape == "logsumexp":
         return g.graph(shape, (x,), (g.map("log", total),))
@@ -174,9 +174,10 @@ def test_sums_of_exponentials_are_shifted(shape: str) -> None:
     )
 
 
+@pytest.mark.parametrize("scale", [1.0, -1.0, -0.5, 2.0])
 @pytest.mark.parametrize("shape", ["softmax", "logsumexp", "log_softmax"])
-def test_a_shifted_sum_is_not_shifted_again(shape: str) -> None:
-    once = simplify(exponentials(shape))
+def test_a_shifted_sum_is_not_shifted_again(shape: str, scale: float) -> None:
+    once = simplify(exponentials(shape, scale))
     assert print_graph(simplify(once)) == print_graph(once)
     assert sum(isinstance(node, Fold) and node.monoid == "max" for node in once.nodes()) == 1
 
