@@ -215,7 +215,8 @@ def or_numpy(make: Callable[[Target], T], target: Target) -> tuple[T, str]:
     except (BackendError, UnsupportedOpError) as error:
         if target.backend != "native":
             raise
-        return make(NUMPY), f"the native engine cannot do it: {error.message}"
+        reason = f"the native engine cannot do it: {error.message}"
+    return make(NUMPY), reason
 
 
 # --- targets --------------------------------------------------------------------------------------

@@ -178,8 +178,9 @@ def test_shared_memory_is_refused() -> None:
     base = np.arange(10.0)
     t = torch.arange(10.0)
     for p, g in ((base, base), (base[:5], base[4:9]), (t, t), (t[:5], t[4:9])):
-        with pytest.raises(MutationError, match="share memory"):
+        with pytest.raises(MutationError, match="share memory") as caught:
             descend(p, g)
+        assert caught.value.line is not None and caught.value.line.file == __file__
     np.testing.assert_array_equal(base, np.arange(10.0))
     assert descend(base[:5], base[5:]) is not None  # apart
     np.testing.assert_array_equal(base[:5], -5.0)

@@ -28,7 +28,7 @@ from tgc.trace.joining import stack
 from tgc.trace.promote import default_float
 from tgc.trace.state import current, shape_error
 from tgc.trace.symbolic import SymbolicInt, SymbolicShape, dim_of, is_size, symbolic
-from tgc.trace.tracer import Tracer
+from tgc.trace.tracer import CONVERT_HINT, Tracer
 
 # --- arrays like others ---------------------------------------------------------------------------------------------
 
@@ -356,13 +356,15 @@ def needs_gradient(nodes: tuple[Node, ...]) -> tuple[bool, ...]:
     return tuple(carries[n] for n in nodes)
 
 
-def known(x: Tracer, what: str) -> bool | int | float:
+def known(x: Tracer, what: str, hint: str) -> bool | int | float:
     """The value of a 0-d array that depends on nothing but sizes; assumes those sizes.
+
+    Args:
+        what: needs it, and a hint, for the error.
 
     Raises:
         TraceError: it depends on an argument.
     """
-    hint = "write tgc.where(condition, a, b) instead of a branch on it"
     root = current().written_out(x.node)
     for node in reachable((root,)):
         if isinstance(node, Leaf) and isinstance(node.source, Input):
@@ -404,7 +406,7 @@ def _dims(node: Node) -> tuple[Dim, ...]:
 
 
 def item(x: Tracer) -> bool | int | float:
-    return known(x, "item()")
+    return known(x, "item()", CONVERT_HINT)
 
 
 def refuse(x: Tracer) -> Any:

@@ -6,10 +6,10 @@ What is not an operation of the table is a composition of those that are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tgc.errors import DTypeError
+from tgc.errors import DTypeError, ShapeError
 from tgc.ir import dtypes
 from tgc.trace.core import (
     Operands,
@@ -498,6 +498,20 @@ def where(condition: Value, a: Value = None, b: Value = None) -> Tracer:
     dtype = common_dtype((a, b), shaped.container)
     values = [shaped.node(v, dtype) for v in (a, b)]
     return shaped.wrap(builder().map("where", mask, *values))
+
+
+def select(condlist: Sequence[Value], choicelist: Sequence[Value], default: Value = 0) -> Tracer:
+    """Of the first condition that holds, the choice; else the default. All choices have one type."""
+    if not condlist or len(condlist) != len(choicelist):
+        raise ShapeError(
+            f"select takes as many choices as conditions, not {len(choicelist)} for {len(condlist)}",
+            line=current().error_line(),
+        )
+    choices = Operands(*choicelist, default)
+    chosen = choices.tracer(default)
+    for condition, choice in zip(reversed(condlist), reversed(choicelist)):
+        chosen = where(condition, choices.tracer(choice), chosen)
+    return chosen
 
 
 def masked_fill(x: Value, mask: Value, value: Value) -> Tracer:

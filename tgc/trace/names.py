@@ -133,6 +133,7 @@ for _name in "logical_and logical_or logical_xor logical_not bitwise_and bitwise
     _row(_name, getattr(el, _name))
 _row("n.invert g.bitwise_invert", el.bitwise_not)
 _row("where", el.where)
+_row("n.select", el.select)
 TORCH_METHODS["where"] = Spelling(
     "torch.Tensor.where", lambda x, condition, other: el.where(condition, x, other)
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -39,7 +39,17 @@ from tgc.trace.abstract import Abstract, container_of
 from tgc.trace.core import lift, unsupported, wrap
 from tgc.trace.create import needs_gradient
 from tgc.trace.guards import Assumption, plain
-from tgc.trace.state import Derive, Restart, Trace, active, current, running, shape_error, solve
+from tgc.trace.state import (
+    Derive,
+    Restart,
+    Trace,
+    active,
+    current,
+    line_of_code,
+    running,
+    shape_error,
+    solve,
+)
 from tgc.trace.symbolic import SymbolicInt
 from tgc.trace.tracer import Tracer
 from tgc.trees import TreeDef
@@ -202,6 +212,7 @@ class _Attempt:
                 outputs.append(value)
                 parts.append(trees.LEAF)
             else:
+                _check_constant(leaf)
                 parts.append(trees.constant(int(leaf) if isinstance(leaf, SymbolicInt) else leaf))
         return outputs, trees.with_parts(definition.children[0], parts)
 
@@ -247,6 +258,28 @@ class _Attempt:
             trace.asked_for_gradient,
             trace.seed is not None,
         )
+
+
+def _check_constant(leaf: object) -> None:
+    """Raises TraceError for what would run after the trace, or holds traced values where nobody finds them."""
+    if isinstance(leaf, Iterator | Awaitable | AsyncIterator):
+        what = "which would run after the trace"
+    elif any(isinstance(item, Tracer) for item in _items(leaf)):
+        what = "which holds traced values"
+    else:
+        return
+    raise TraceError(
+        f"the function returns a {type(leaf).__name__}, {what}",
+        line=line_of_code(current().code),
+        hint="return arrays, or tuples, lists, dicts or dataclasses of them",
+    )
+
+
+def _items(value: object) -> Iterable[object]:
+    """What a value holds, one level deep."""
+    if isinstance(value, set | frozenset):
+        return value
+    return tuple(getattr(value, "__dict__", {}).values()) if not isinstance(value, type) else ()
 
 
 def _is_memory(leaf: object) -> bool:

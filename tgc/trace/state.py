@@ -318,7 +318,7 @@ _INSIDE: dict[bool, tuple[str, ...]] = {}
 
 
 def _inside() -> tuple[str, ...]:
-    """File name prefixes of tgc, torch and numpy, whose frames are not the user's."""
+    """File name prefixes of tgc, what it has written, torch and numpy: these frames are not the user's."""
     torch = loaded_torch()
     found = _INSIDE.get(torch is not None)
     if found is None:
@@ -326,7 +326,7 @@ def _inside() -> tuple[str, ...]:
         if torch is not None:
             files.append(torch.__file__)
         folders = [os.path.dirname(os.path.abspath(f)) + os.sep for f in files]
-        found = _INSIDE[torch is not None] = (*folders, "<frozen", "<__array_function__")
+        found = _INSIDE[torch is not None] = (*folders, "<tgc ", "<frozen", "<__array_function__")
     return found
 
 
@@ -346,11 +346,20 @@ def calling_line() -> Line | None:
 
 
 def line_of(frame: FrameType) -> Line:
-    """The line a frame is at, made once per place."""
-    key = (frame.f_code.co_filename, frame.f_lineno)
-    line = _LINES.get(key)
+    """The line a frame is at."""
+    return _line(frame.f_code.co_filename, frame.f_lineno)
+
+
+def line_of_code(code: CodeType | None) -> Line | None:
+    """The first line of a function."""
+    return None if code is None else _line(code.co_filename, code.co_firstlineno)
+
+
+def _line(file: str, number: int) -> Line:
+    """A line, made once per place."""
+    line = _LINES.get((file, number))
     if line is None:
-        line = _LINES[key] = Line(*key, linecache.getline(*key).strip())
+        line = _LINES[file, number] = Line(file, number, linecache.getline(file, number).strip())
     return line
 
 

@@ -19,7 +19,11 @@ from tgc.trace.state import current
 OPERATORS: dict[str, Callable[..., Any]] = {}
 PROTOCOLS: dict[str, Callable[..., Any]] = {}
 
-BRANCH_HINT = "write tgc.where(condition, a, b), or make the argument static (static_argnames)"
+BRANCH_HINT = "write tgc.where(condition, a, b) instead of a branch on it"
+CONVERT_HINT = "compute with it as it is (tgc.sin for math.sin, tgc.where for a branch), convert after the call"
+STACK_HINT = (
+    "make an array of traced values with tgc.stack, or return it and convert it after the call"
+)
 
 
 def operate(name: str, *args: Any) -> Any:
@@ -90,35 +94,41 @@ class Tracer:
 
     # --- what exists only at run time ---
 
-    def _refuse(self, what: str) -> NoReturn:
+    def _refuse(self, what: str, hint: str) -> NoReturn:
         raise TraceError(
             f"{what} needs a value that exists only when the compiled function runs",
             line=current().error_line(),
-            hint=BRANCH_HINT,
+            hint=hint,
         )
 
     def __bool__(self) -> bool:
-        return bool(
-            PROTOCOLS["known"](self, "a branch on a traced value (if, while, and, or, not, assert)")
-        )
+        what = "a branch on a traced value (if, while, and, or, not, assert)"
+        return bool(PROTOCOLS["known"](self, what, BRANCH_HINT))
 
     def __float__(self) -> float:
-        return float(PROTOCOLS["known"](self, "float()"))
+        return float(PROTOCOLS["known"](self, "float()", CONVERT_HINT))
 
     def __int__(self) -> int:
-        return int(PROTOCOLS["known"](self, "int()"))
+        return int(PROTOCOLS["known"](self, "int()", CONVERT_HINT))
 
     def __index__(self) -> int:
-        return int(PROTOCOLS["known"](self, "use as a Python index or integer"))
+        return int(PROTOCOLS["known"](self, "use as a Python index or integer", CONVERT_HINT))
 
     def __complex__(self) -> complex:
-        self._refuse("complex()")
+        self._refuse("complex()", CONVERT_HINT)
 
     def __contains__(self, item: object) -> bool:
-        self._refuse("the operator `in`")
+        self._refuse(
+            "the operator `in`", "write tgc.any(x == value), and tgc.where for a branch on it"
+        )
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse("conversion to a numpy array")
+        self._refuse("conversion to a numpy array", STACK_HINT)
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            self._refuse(f"the format {spec!r}", "print it after the call")
+        return repr(self)
 
     # --- protocols ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,43 @@ def test_values_are_not_there_while_tracing(function: Callable[..., Any], argume
     error = fails(TraceError, function, argument)
     assert error.hint is not None
     assert "tgc.where" in error.hint or "static" in error.hint
+
+
+def test_a_format_needs_values_and_a_plain_one_does_not() -> None:
+    fails(TraceError, lambda x: x * len(f"{x.sum():.3f}"), a)
+    assert trace(lambda x: x * len(f"{x}"), (a,)).graph.outputs
+
+
+def generator(x: Any) -> Any:
+    for k in range(3):
+        yield x * k
+
+
+async def coroutine(x: Any) -> Any:
+    return x
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize(
+    "function",
+    [
+        generator,
+        coroutine,
+        lambda x: (x, map(abs, [x])),
+        lambda x: {"a": (v for v in x)},
+        lambda x: {x},
+        lambda x: [SimpleNamespace(total=x.sum())],
+    ],
+)
+def test_results_that_hide_values_are_refused(function: Callable[..., Any]) -> None:
+    error = fails(TraceError, function, a)
+    assert error.hint is not None and "tuples" in error.hint
+
+
+def test_other_results_are_constants() -> None:
+    kept = SimpleNamespace(rate=3), {1, 2}, SimpleNamespace
+    traced = trace(lambda x: (x + 1, *kept), (a,))
+    assert len(traced.graph.outputs) == 1
 
 
 def test_conversions_to_other_libraries_are_refused() -> None:

@@ -62,6 +62,7 @@ np.isnan(x) | np.isinf(x) | np.isfinite(x) & np.signbit(x)
 np.logical_and(x, m), np.logical_or(m, m), np.logical_not(x), np.logical_xor(m, x)
 x < y, x >= 0, np.equal(x, x), np.not_equal(x, y), np.less(x, v)
 np.where(m, x, y) + np.where(m, 1.0, 0.0) + np.where(x > 0, v, 0)
+np.select([x < 0, y > v, True], [y, 2, v], np.nan) + np.select((m,), (1,)) * np.select([m, m], [x, 1.5])
 np.clip(x, -0.5, 0.5) + x.clip(0, None) + np.clip(x, None, y)
 np.nan_to_num(x)
 np.invert(m), ~i, i & 1, i | 2, i ^ 1, np.bitwise_and(i, 1)
@@ -116,6 +117,7 @@ x / y
 x - y
 np.maximum(x, y)
 np.where(x > 0, x, y)
+np.select([x > 0, y > 1], [x, y], 2)
 x + 2
 x * 2.5
 x / 2
