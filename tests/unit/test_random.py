@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -375,3 +376,22 @@ def test_the_source_does_not_hold_the_seed() -> None:
     x = np.zeros(8)
     first, second = tgc.jit(noisy).lower(x), tgc.jit(noisy).lower(x)
     assert first.source == second.source and "def noisy(x, seed" in first.source
+
+
+def test_seeds_come_one_after_the_other() -> None:
+    """They are made some at a time, which a new start forgets; each thread has its own."""
+    drawn = tgc.jit(lambda: tgc.rand(3), backend="numpy")
+    tgc.manual_seed(11)
+    first = [drawn().tolist() for _ in range(150)]
+    assert len({tuple(x) for x in first}) == 150
+    tgc.manual_seed(11)
+    found: list[list[float]] = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(drawn().tolist() for _ in range(50)))
+        for _ in range(3)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(found) == sorted(first)

@@ -69,67 +69,58 @@ def philox_words(block: Any, stream: Any, seed: Any) -> Any:
     return words.view(np.int32)
 
 
-def line_room(streams: Any, count: Any, rooms: Any = {}) -> Any:  # noqa: B006
-    """Memory for `philox_line` and `put_draws`: numbers, counters, both products, keys, and views of all halves."""
-    if (streams, count) in rooms:
-        return rooms.pop((streams, count))
+def line_room(streams: Any, upper: Any, count: Any, rooms: Any = {}) -> Any:  # noqa: B006
+    """Memory and views for `philox_line` and `put_draws`; streams and the upper half of counters are in it."""
+    key = streams, upper, count
+    if key in rooms:
+        return rooms.pop(key)
     if len(rooms) > 3:
         rooms.clear()
-    size = streams * count
-    counters, products = np.zeros((2, size), np.uint64), np.zeros((2, 2, size), np.uint64)
-    words = [a.reshape(-1).view(np.uint32) for a in (counters, *products)]
-    low = 0 if np.little_endian else 1
-    low_words, high_words = [w[low::2] for w in words], [w[1 - low :: 2] for w in words]
-    keys = np.zeros((10, 2), np.uint64)
-    rounds = []
-    for k in range(10):
-        own, last = (
-            1 + k % 2,
-            2 - k % 2,
-        )  # which of the products a round makes, and the one before has made
-        views = high_words[own], low_words[last], keys[k, 0, ...], keys[k, 1, ...]
-        rounds.append((*products[k % 2], *views))
-    numbers = np.tile(np.arange(count, dtype=np.uint64), streams)
-    steps = np.array([0x9E3779B9, 0xBB67AE85], np.uint64) * np.arange(10, dtype=np.uint64)[:, None]
+    full, size = 0xFFFFFFFF, len(streams) * count
     factors = np.array(0xCD9E8D57, np.uint64), np.array(0xD2511F53, np.uint64)
-    upper = products[1, 0], products[1, 1].reshape(streams, count)
-    start = numbers, *counters, counters[1].reshape(streams, count), *upper, steps, keys
-    found = [w.view(np.int32) for w in (low_words[0], low_words[2])]
-    return (
-        rooms,
-        (streams, count),
-        start,
-        factors,
-        low_words[0],
-        rounds,
-        found,
-        polar_room(2 * size),
+    # Counters; the products of odd rounds, of even ones, and of the first, of which one half is known; words 1 and 3.
+    lines = np.zeros((5, 2, size), np.uint64)
+    lines[3, 0] = np.repeat(np.array([s & full for s in streams], np.uint64), count) * factors[0]
+    lines[4, 0], lines[4, 1] = upper & full, np.repeat([s >> 32 & full for s in streams], count)
+    low = 0 if np.little_endian else 1
+    words = lines.reshape(5, -1).view(np.uint32)
+    lower, higher = words[:, low::2], words[:, 1 - low :: 2]
+    keys, rounds = np.zeros((10, 2), np.uint64), []
+    for k, own, last in zip(range(10), (3, 1, 2) + 4 * (1, 2), (4, 3, 1) + 4 * (2, 1)):
+        rounds.append((*lines[own], higher[own], lower[last], keys[k, 0, ...], keys[k, 1, ...]))
+    numbers = np.tile(np.arange(count, dtype=np.uint64), len(streams))
+    steps = np.array([0x9E3779B9, 0xBB67AE85], np.uint64) * np.arange(10, dtype=np.uint64)[:, None]
+    found = lower[0].view(np.int32), lower[1].view(np.int32)
+    start = numbers, *lines[0], lower[0], steps, keys, factors
+    return rooms, key, start, rounds[0], rounds[1:], found, polar_room(len(streams), count)
+
+
+def polar_room(streams: Any, count: Any) -> Any:
+    """Memory for two normal numbers of each of two pairs of words, by streams, and the constants on the way."""
+    size = 2 * streams * count
+    words, radius, angles = (
+        empty(n, t) for n, t in ((size, np.int32), (size, "f"), (2 * size, "f"))
     )
-
-
-def polar_room(size: Any) -> Any:
-    """Memory for normal numbers of so many pairs of words, and the constants on the way."""
-    angles = empty(2 * size, np.float32)
     scales = 2.0**-31, 2.0**-32, -2.0, 2.0**22, 3.7450702829239286e-07  # the last: a turn / 2**24
     numbers = [np.array(x, np.float32) for x in scales]
     masks = np.array(0x7FFFFFFF, np.int32), np.array(0xFFFFFF, np.int32)
-    words, radius = empty(size, np.int32), empty(size, np.float32)
-    return words, radius, angles, angles[:size], angles[size:], *masks, *numbers
+    parts = angles.reshape(2, 2, streams, count), radius.reshape(2, streams, count)
+    each = [(parts[0][:, :, k], parts[1][:, k]) for k in range(streams)]
+    return words, radius, angles, angles[:size], angles[size:], each, *masks, *numbers
 
 
 def philox_line(first: Any, count: Any, streams: Any, seed: Any) -> Any:
     """Words 0 and 2 of counters from `first` on, words 1 and 3, each by streams, and the room they lie in."""
-    room = line_room(len(streams), count)
-    _, _, start, (first_factor, second_factor), x_low, rounds, found, _ = room
-    numbers, x0, x1, x1_rows, y0, y1_rows, steps, keys = start
+    room = line_room(streams, first >> 32, count)
+    _, _, start, (_, q, high, low, key, other_key), rounds, found, _ = room
+    numbers, x0, x1, x_low, steps, keys, (first_factor, second_factor) = start
     full, multiply, bitwise_xor = 0xFFFFFFFF, np.multiply, np.bitwise_xor
     np.add(steps, np.array([seed & full, seed >> 32 & full], np.uint64), keys)
     np.bitwise_and(keys, full, keys)
-    np.add(numbers, first & full, x0)
-    y0.fill(first >> 32 & full)
-    for stream, x, y in zip(streams, x1_rows, y1_rows):
-        x.fill(stream & full)
-        y.fill(stream >> 32 & full)
+    multiply(np.add(numbers, first & full, x0) if first else numbers, second_factor, q)
+    bitwise_xor(high, low, x_low)
+    bitwise_xor(x0, key, x0)
+    bitwise_xor(x1, other_key, x1)
     for p, q, high, low, key, other_key in rounds:
         multiply(x1, first_factor, p)
         multiply(x0, second_factor, q)
@@ -141,12 +132,12 @@ def philox_line(first: Any, count: Any, streams: Any, seed: Any) -> Any:
 
 def put_draws(first: Any, second: Any, outs: Any, room: Any) -> Any:
     """Words themselves as integers, else normal numbers: of two one by cosine, one by sine."""
-    shape = (2, len(outs), -1)
     if outs[0].dtype == np.int32:
+        first, second = (words.reshape(2, len(outs), -1) for words in (first, second))
         for k, out in enumerate(outs):
-            out[0], out[1] = first.reshape(shape)[:, k], second.reshape(shape)[:, k]
+            out[0], out[1] = first[:, k], second[:, k]
         return
-    words, radius, angles, cosine, sine, mask, short, unit, half, factor, quarter, turn = room
+    words, radius, angles, cosine, sine, each, mask, short, unit, half, factor, quarter, turn = room
     np.bitwise_and(first, mask, words)
     radius[...] = words
     np.multiply(radius, unit, radius)
@@ -159,35 +150,30 @@ def put_draws(first: Any, second: Any, outs: Any, room: Any) -> Any:
     np.subtract(cosine, quarter, sine)  # a cosine a quarter turn back is a sine
     np.multiply(angles, turn, angles)
     np.cos(angles, angles)
-    angles, radius = angles.reshape(2, *shape), radius.reshape(shape)
-    for k, out in enumerate(outs):
-        np.multiply(angles[:, :, k], radius[:, k], out)
+    for (angle, length), out in zip(each, outs):
+        np.multiply(angle, length, out)
 
 
 def draw_line(line: Any, streams: Any, seed: Any, outs: Any, dtype: Any) -> Any:
     """The draws of a range, of each stream in an array or, where that is None, in a new one."""
     first, last = line.start >> 2, (line.stop + 3) >> 2
-    skipped, size = line.start - 4 * first, len(line)
-    whole = [o is not None and o.flags.c_contiguous and size == 4 * (last - first) for o in outs]
-    found = [
-        out.reshape(-1, 2, 2) if fits else empty((last - first, 2, 2), dtype)
-        for out, fits in zip(outs, whole)
-    ]
-    step, seed = 16384 // len(streams), np.asarray(seed).item()
-    streams = [np.asarray(s).item() for s in streams]
+    skipped, size, seed = line.start - 4 * first, len(line), np.asarray(seed).item()
+    streams = tuple([np.asarray(s).item() for s in streams])
+    whole, found = size == 4 * (last - first), []
+    for out in outs:
+        mine = whole and out is not None and out.flags.c_contiguous
+        found.append((out if mine else empty(4 * (last - first), dtype)).reshape(-1, 2, 2))
+    step = 16384 // len(streams)
     for low in range(first, last, step):
         high = min(low + step, last)
         even, odd, room = philox_line(low, high - low, streams, seed)
         put_draws(even, odd, [f[low - first : high - first].T for f in found], room[-1])
         room[0][room[1]] = room
-    results = [
-        out if fits else f.reshape(-1)[skipped : skipped + size]
-        for out, fits, f in zip(outs, whole, found)
-    ]
-    for out, fits, result in zip(outs, whole, results):
-        if out is not None and not fits:
-            np.copyto(out, result.reshape(out.shape))
-    return results
+    found = [f.reshape(-1)[skipped : skipped + size] for f in found]
+    for out, f in zip(outs, found):
+        if out is not None and not (whole and out.flags.c_contiguous):
+            np.copyto(out, f.reshape(out.shape))
+    return found
 
 
 def draw(at: Any, stream: Any, seed: Any, out: Any, dtype: Any) -> Any:
@@ -205,7 +191,7 @@ def draw(at: Any, stream: Any, seed: Any, out: Any, dtype: Any) -> Any:
     block, stream, seed, places = philox_counters(at, stream, seed)
     found = empty((block.size, 2, 2), dtype)
     first, second = (w.reshape(-1) for w in philox_words(block, stream, seed))
-    put_draws(first, second, (found.T,), polar_room(2 * block.size))
+    put_draws(first, second, (found.T,), polar_room(1, block.size))
     return found.reshape(-1).take(places, out=out, mode="clip")
 
 
@@ -213,7 +199,8 @@ def draw_each(at: Any, streams: Any, seed: Any, outs: Any, dtype: Any) -> Any:
     """The draws of the same numbers of several streams under one seed."""
     line = line_of(at, streams[0], seed) if len(at) else None
     if line is not None:
-        return draw_line(line, streams, seed, outs, dtype)
+        draw_line(line, streams, seed, outs, dtype)
+        return
     for stream, out in zip(streams, outs):
         draw(at, stream, seed, out, dtype)
 
