@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from tgc.runtime import arrays
 from tgc.runtime.interpreter import TABLE, Array, addresses, is_laid_out_as_known
@@ -52,7 +53,7 @@ class Module:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.kernels = _load(text)
+        self.kernels, self._engine = _load(text)
         self._streaming: dict[str, Kernel] | None = None
         self._lock = threading.Lock()
 
@@ -63,8 +64,13 @@ class Module:
         """The kernel for outputs larger than the caches. Their rows must start at multiples of 64 bytes."""
         with self._lock:
             if self._streaming is None:
-                self._streaming = _load(streaming_text(self.text))
+                self._streaming, _ = _load(streaming_text(self.text))
         return self._streaming[name]
+
+    def address(self, name: str) -> int:
+        """Where a function is that is no kernel."""
+        found: int = self._engine.get_function_address(name)
+        return found
 
     def assembly(self) -> str:
         """What the processor runs, as text."""
@@ -189,7 +195,8 @@ def _range(name: str, kinds: Sequence[str]) -> Routine:
     return f
 
 
-def _load(text: str) -> dict[str, Kernel]:
+def _load(text: str) -> tuple[dict[str, Kernel], Any]:
+    """The kernels of a module by name, and the engine that holds them."""
     source = Source(text, lambda: _with_wrappers(text))
     with _first:
         if arrays.attached():
@@ -199,4 +206,5 @@ def _load(text: str) -> dict[str, Kernel]:
             arrays.attach(engine)
     fill_table(engine, "api", addresses())
     names = [name for name, _ in _DEFINE.findall(text)]
-    return {name: builtin(name, engine.get_function_address(f"{name}.call")) for name in names}
+    calls = {name: builtin(name, engine.get_function_address(f"{name}.call")) for name in names}
+    return calls, engine

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from tgc.codegen.naming import Names, cited, size_operand, size_text
 from tgc.codegen.native.kernel import Emitted
-from tgc.codegen.numpy.host import Host
+from tgc.codegen.native.rows import Follower, followed
+from tgc.codegen.numpy.host import Host, allocated
 from tgc.codegen.numpy.host import emit_host as emit_host_function
 from tgc.ir import dtypes
 from tgc.ir.ops import OPS
@@ -25,13 +26,50 @@ NS_PER_COST, NS_PER_BYTE = 0.03, 0.04
 def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) -> str:
     """The source of `plan.name`; `launched` maps the position of each launch to its kernel."""
     held = _held(plan)
+    followers = {f.launch: f for f in followed(plan)}
+    behind = {f.product for f in followers.values()}
+    factors: dict[int, tuple[str, str]] = {}
+
+    def launch(position: int, args: list[str], host: Host) -> list[str]:
+        found = followers.get(position)
+        if found is None:
+            return _launch(launched[position], args, host)
+        return _follow(launched[position], args, host, found, factors[found.product])
+
+    def multiply(position: int, pair: tuple[str, str], out: str) -> list[str]:
+        if position not in behind:
+            return [f"matmul({', '.join(pair)}, out={out})"]
+        factors[position] = pair
+        return []
+
     return emit_host_function(
         plan,
         module_names,
-        lambda position, args, host: _launch(launched[position], args, host),
+        launch,
         addresses=tuple(name not in held for name in plan.inputs),
         exports=_exports(plan),
+        multiply=multiply,
+        later={f.buffer.name for f in followers.values()},
     )
+
+
+def _follow(
+    code: Emitted, args: list[str], host: Host, found: Follower, factors: tuple[str, str]
+) -> list[str]:
+    """A launch whose programs come each after the rows of a product that they read, where that pays."""
+    name = host.buffers[found.buffer.name]
+    rows, pair = host.names.new("rows"), ", ".join(factors)
+    each = size_text(found.each, host.sizes)
+    beside = size_text(found.beside, host.sizes)
+    count = len(args) + bool(code.gathers)  # see `_launch`
+    return [
+        f"{name} = 0",
+        f"{rows} = panels({pair}, place=({count}, {args.index(name)}), each={each}, beside={beside})",
+        f"if {rows} is None:",
+        f"    {allocated(found.buffer, name, host.sizes, {})}",
+        f"    matmul({pair}, out={name})",
+        *_launch(code, args, host, rows),
+    ]
 
 
 def _held(plan: Plan) -> set[str]:
@@ -55,12 +93,12 @@ def _exports(plan: Plan) -> bool:
     )
 
 
-def _launch(code: Emitted, args: list[str], host: Host) -> list[str]:
-    """One call, of a team where there is work for two threads."""
+def _launch(code: Emitted, args: list[str], host: Host, helpers: str | None = None) -> list[str]:
+    """One call, of a team where there is work for two threads; `helpers` are one if they are not None."""
     programs: Dim = product(tuple(a.programs for a in code.kernel.axes))
     piece = max(1, round(PIECE_NS / _program_time(code.kernel)))
     if not code.gathers:
-        return _run(code, ", ".join(args), programs, piece, host)
+        return _run(code, ", ".join(args), programs, piece, host, helpers)
     outside = host.names.new("outside")
     lines = _run(code, ", ".join([*args, outside]), programs, piece, host)
     return [f"{outside} = np.zeros(1, np.int64)", *lines, *_raise_outside(code, outside, host)]
@@ -79,13 +117,15 @@ def _raise_outside(code: Emitted, outside: str, host: Host) -> list[str]:
     return lines
 
 
-def _run(code: Emitted, call: str, programs: Dim, piece: int, host: Host) -> list[str]:
-    if isinstance(programs, int) and programs < 2 * piece:
+def _run(
+    code: Emitted, call: str, programs: Dim, piece: int, host: Host, helpers: str | None = None
+) -> list[str]:
+    if helpers is None and isinstance(programs, int) and programs < 2 * piece:
         return [f"{code.name}({call}, {programs}, {piece}, 0)"]
     count = host.names.new("programs")
     lines = [
         f"{count} = {size_text(programs, host.sizes)}",
-        f"if {count} < {2 * piece}:",
+        f"if {count} < {2 * piece}{'' if helpers is None else f' and {helpers} is None'}:",
         f"    {code.name}({call}, {count}, {piece}, 0)",
         "else:",
     ]
@@ -97,7 +137,8 @@ def _run(code: Emitted, call: str, programs: Dim, piece: int, host: Host) -> lis
         test = " and ".join([f"{large} > {STREAM_BYTES}", *rows])
         chosen = host.names.new("kernel")
         lines.append(f'    {chosen} = code.streaming("{code.name}") if {test} else {code.name}')
-    return [*lines, f"    {chosen}({call}, {count}, {piece}, team())"]
+    team = "team()" if helpers is None else f"{helpers} or team()"
+    return [*lines, f"    {chosen}({call}, {count}, {piece}, {team})"]
 
 
 def _program_time(kernel: Kernel) -> float:

@@ -5,7 +5,7 @@ It is Python over numpy arrays for every engine of the CPU; they differ in how a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tgc.codegen.naming import Names, returned, size_text, written_back
@@ -14,7 +14,7 @@ from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim, symbols
-from tgc.kernel.ir import Binding, Launch, Matmul, Plan
+from tgc.kernel.ir import Binding, Buffer, Launch, Matmul, Plan
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,14 @@ class Host:
 Launcher = Callable[[int, list[str], Host], list[str]]
 """The lines that run the launch at a position of the plan with these arguments: its buffers, then its sizes."""
 
+Multiplier = Callable[[int, tuple[str, str], str], list[str]]
+"""The lines that compute the product of matrices at a position of the plan: of these factors, into this array."""
+
+
+def by_numpy(position: int, factors: tuple[str, str], out: str) -> list[str]:
+    """A product by numpy's library."""
+    return [f"np.matmul({', '.join(factors)}, out={out})"]
+
 
 def emit_host(
     plan: Plan,
@@ -39,6 +47,8 @@ def emit_host(
     prepare: Sequence[str] = (),
     addresses: tuple[bool, ...] = (),
     exports: bool = False,
+    multiply: Multiplier = by_numpy,
+    later: Collection[str] = (),
 ) -> str:
     """The source of `plan.name`: of an engine whose kernels `launch` calls.
 
@@ -48,6 +58,8 @@ def emit_host(
         prepare: scalar inputs that become arrays first.
         addresses: which inputs may be the addresses of contiguous memory, if any may.
         exports: what it allocates may be DLPack's capsules instead of arrays.
+        multiply: how products of matrices are computed.
+        later: buffers that launches allocate where they are needed.
     """
     names = module_names.child()
     buffers = {
@@ -67,9 +79,8 @@ def emit_host(
     for b in plan.buffers:
         if b.alias is not None:
             lines.append(f"{buffers[b.name]} = {buffers[b.alias]}")
-        elif b.role not in ("in", "scalar"):
-            shape = _shape([counts.get(d) or size_text(d, sizes) for d in b.shape])
-            lines.append(f"{buffers[b.name]} = empty({shape}, {dtype_text(b.dtype)})")
+        elif b.role not in ("in", "scalar") and b.name not in later:
+            lines.append(allocated(b, buffers[b.name], sizes, counts))
     host = Host(plan, names, buffers, sizes)
     for position, step in enumerate(plan.steps):
         if isinstance(step, Launch):
@@ -77,7 +88,7 @@ def emit_host(
             args = [*(buffers[b.name] for b in kernel.buffers), *(sizes[s] for s in kernel.sizes)]
             lines += launch(position, args, host)
         else:
-            lines.append(_matmul(step, plan, buffers))
+            lines += _matmul(position, host, multiply)
     lines += written_back(plan, buffers, "{0}[...] = {1}")
     outputs = returned(plan, buffers, "copy")
     lines.append(f"return ({', '.join(outputs)}{',' if len(outputs) == 1 else ''})")
@@ -154,8 +165,13 @@ def _symbols(plan: Plan) -> set[str]:
     return found
 
 
-def _shape(texts: list[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+def allocated(
+    buffer: Buffer, name: str, sizes: Mapping[str, str], counts: Mapping[Dim, str]
+) -> str:
+    """The line that makes the array of a buffer."""
+    texts = [counts.get(d) or size_text(d, sizes) for d in buffer.shape]
+    shape = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+    return f"{name} = empty({shape}, {dtype_text(buffer.dtype)})"
 
 
 def _read_sizes(plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:
@@ -183,31 +199,31 @@ def _read_sizes(plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str]
 # --- products -------------------------------------------------------------------------------------------------------
 
 
-def _matmul(step: Matmul, plan: Plan, buffers: Mapping[str, str]) -> str:
-    """One library product, by np.matmul where it is one, else by einsum."""
+def _matmul(position: int, host: Host, multiply: Multiplier) -> list[str]:
+    """One library product: of matrices where it is one, else by einsum."""
+    step, plan = host.plan.steps[position], host.plan
+    assert isinstance(step, Matmul)
     inputs, _, output = step.subscripts.replace(" ", "").partition("->")
     left, right = inputs.split(",")
     a, b, out = (plan.buffer(n) for n in (step.a, step.b, step.out))
-    texts = [_operand(buffers[x.name], x.dtype, step.dtype) for x in (a, b)]
-    target = buffers[out.name]
-    call = _matmul_call(texts, left, right, output)
-    swapped = False
-    if call is None:
-        call = _matmul_call(texts[::-1], right, left, output)
-        swapped = call is not None
-    if call is None:
-        call = f'np.einsum("{step.subscripts}", {texts[0]}, {texts[1]}, optimize=True'
-    if out.dtype is step.dtype and output and (call.startswith("np.matmul") or not swapped):
-        return f"{call}, out={target})"
-    return f"{target}[...] = {call})"
+    texts = [_operand(host.buffers[x.name], x.dtype, step.dtype) for x in (a, b)]
+    target = host.buffers[out.name]
+    factors = _factors(texts, left, right, output) or _factors(texts[::-1], right, left, output)
+    whole = out.dtype is step.dtype and output != ""
+    if factors is not None and whole:
+        return multiply(position, factors, target)
+    if factors is not None:
+        return [f"{target}[...] = np.matmul({', '.join(factors)})"]
+    call = f'np.einsum("{step.subscripts}", {texts[0]}, {texts[1]}, optimize=True'
+    return [f"{call}, out={target})" if whole else f"{target}[...] = {call})"]
 
 
 def _operand(name: str, dtype: DType, compute: DType) -> str:
     return name if dtype is compute else f"{name}.astype({dtype_text(compute)})"
 
 
-def _matmul_call(texts: list[str], left: str, right: str, output: str) -> str | None:
-    """`np.matmul(left, right` if the subscripts are a (batched) matrix product giving `output`, in this order."""
+def _factors(texts: list[str], left: str, right: str, output: str) -> tuple[str, str] | None:
+    """The factors of a (batched) matrix product, if the subscripts are one giving `output`, in this order."""
     batch = [c for c in output if c in left and c in right]
     rows = [c for c in output if c in left and c not in right]
     columns = [c for c in output if c in right and c not in left]
@@ -223,7 +239,7 @@ def _matmul_call(texts: list[str], left: str, right: str, output: str) -> str | 
         return None
     first = _arranged(texts[0], left, "".join([*batch, *rows, *inner]))
     second = _arranged(texts[1], right, "".join([*batch, *inner, *columns]))
-    return f"np.matmul({first}, {second}"
+    return first, second
 
 
 def _arranged(text: str, have: str, want: str) -> str:
