@@ -13,8 +13,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 clip = np._core.umath.clip  # np.clip is a function around it
 
@@ -52,6 +52,16 @@ def bce_with_logits_kernel_0_block(logit, target, total_partial, room, i_lo, i_h
     total_partial[...] = partial
 
 
+def bce_with_logits_kernel_0_blocks(logit, target, total_partial, n, i_step, first, last):
+    room = bce_with_logits_kernel_0_room(min(n, 131072))
+    for i_program in range(first, last):
+        i_lo = i_program * i_step
+        i_hi = min(i_lo + i_step, n)
+        bce_with_logits_kernel_0_block(
+            logit, target, total_partial[i_program, ...], room, i_lo, i_hi
+        )
+
+
 def bce_with_logits_kernel_0_room(i):
     """Scratch of one block."""
     return (empty(i, np.float32), empty(i, np.float32))
@@ -60,17 +70,10 @@ def bce_with_logits_kernel_0_room(i):
 def bce_with_logits_kernel_0(logit, target, total_partial, n):
     # total_partial = sum(clamp_min(logit, 0) + log1p(exp(-abs(logit))) - logit * target, axis=0)
     i_step = 131072 * -(-n // 8388608)
-
-    def blocks(first, last):
-        room = bce_with_logits_kernel_0_room(min(n, 131072))
-        for i_program in range(first, last):
-            i_lo = i_program * i_step
-            i_hi = min(i_lo + i_step, n)
-            bce_with_logits_kernel_0_block(
-                logit, target, total_partial[i_program, ...], room, i_lo, i_hi
-            )
-
-    parallel(blocks, -(-n // i_step), 1 + 238000 // i_step)
+    parallel(
+        bce_with_logits_kernel_0_blocks, -(-n // i_step), 1 + 238000 // i_step, logit, target,
+        total_partial, n, i_step
+    )
 
 
 def bce_with_logits_kernel_1(out, total_partial, n):
@@ -108,18 +111,20 @@ def bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n):
     np.multiply(div, d_logit, d_logit)
 
 
+def bce_with_logits_backward_kernel_blocks(logit, target, g, d_logit, n, first, last):
+    for i0 in range(first * 131072, min(last * 131072, n), 131072):
+        i1 = min(i0 + 131072, n)
+        bce_with_logits_backward_kernel_block(logit[i0:i1], target[i0:i1], g, d_logit[i0:i1], n)
+
+
 def bce_with_logits_backward_kernel(logit, target, g, d_logit, n):
     # d_logit = g / n * (1 / (exp(-logit) + 1) - target)
     if n <= 131072:
         bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n)
         return
-
-    def blocks(first, last):
-        for i0 in range(first * 131072, min(last * 131072, n), 131072):
-            i1 = min(i0 + 131072, n)
-            bce_with_logits_backward_kernel_block(logit[i0:i1], target[i0:i1], g, d_logit[i0:i1], n)
-
-    parallel(blocks, -(-n // 131072), 2)
+    parallel(
+        bce_with_logits_backward_kernel_blocks, -(-n // 131072), 2, logit, target, g, d_logit, n
+    )
 
 
 @quiet

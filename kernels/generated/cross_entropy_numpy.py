@@ -13,8 +13,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 c_0 = np.array(0.0, np.float32)
 c_0_i64 = np.array(0, np.int64)
@@ -108,6 +108,20 @@ def cross_entropy_kernel_0_block(
     total_partial[...] = partial
 
 
+def cross_entropy_kernel_0_blocks(
+    logits, label, where, row_sum, total_partial, cols, rows, logits_all, cols_i64, i_step, first,
+    last
+):
+    room = cross_entropy_kernel_0_room(min(rows, -(-131072 // cols)), cols)
+    for i_program in range(first, last):
+        i_lo = i_program * i_step
+        i_hi = min(i_lo + i_step, rows)
+        cross_entropy_kernel_0_block(
+            logits, label, where, row_sum, total_partial[i_program, ...], logits_all, room, i_lo,
+            i_hi, cols_i64, cols
+        )
+
+
 def cross_entropy_kernel_0_room(i, k):
     """Scratch of one block."""
     return (empty((i, k), np.float32),)
@@ -123,18 +137,10 @@ def cross_entropy_kernel_0(logits, label, where, row_sum, total_partial, cols, r
     label = label[:, None]
     cols_i64 = np.array(cols, np.int64)
     i_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
-
-    def blocks(first, last):
-        room = cross_entropy_kernel_0_room(min(rows, -(-131072 // cols)), cols)
-        for i_program in range(first, last):
-            i_lo = i_program * i_step
-            i_hi = min(i_lo + i_step, rows)
-            cross_entropy_kernel_0_block(
-                logits, label, where, row_sum, total_partial[i_program, ...], logits_all, room,
-                i_lo, i_hi, cols_i64, cols
-            )
-
-    parallel(blocks, -(-rows // i_step), 1 + 385000 // (i_step * cols))
+    parallel(
+        cross_entropy_kernel_0_blocks, -(-rows // i_step), 1 + 385000 // (i_step * cols), logits,
+        label, where, row_sum, total_partial, cols, rows, logits_all, cols_i64, i_step
+    )
 
 
 def cross_entropy_kernel_1(out, total_partial, cols, rows):
@@ -188,6 +194,18 @@ def cross_entropy_backward_kernel_block(
     np.add(d_logits, t0, d_logits)
 
 
+def cross_entropy_backward_kernel_blocks(
+    logits, label, where, row_sum, g, d_logits, cols, rows, c, cols_i64, r_step, first, last
+):
+    room = cross_entropy_backward_kernel_room(r_step, cols)
+    for r0 in range(first * r_step, min(last * r_step, rows), r_step):
+        r1 = min(r0 + r_step, rows)
+        cross_entropy_backward_kernel_block(
+            logits[r0:r1], label[r0:r1], where[r0:r1], row_sum[r0:r1], g, d_logits[r0:r1], c,
+            [t[:r1 - r0] for t in room], cols_i64, rows
+        )
+
+
 def cross_entropy_backward_kernel_room(r, c, kept=()):
     """Scratch of one block."""
     if len(kept) >= 4:
@@ -211,17 +229,10 @@ def cross_entropy_backward_kernel(logits, label, where, row_sum, g, d_logits, co
         if rows * cols <= 29127:
             kept[(rows, cols)] = room
         return
-
-    def blocks(first, last):
-        room = cross_entropy_backward_kernel_room(r_step, cols)
-        for r0 in range(first * r_step, min(last * r_step, rows), r_step):
-            r1 = min(r0 + r_step, rows)
-            cross_entropy_backward_kernel_block(
-                logits[r0:r1], label[r0:r1], where[r0:r1], row_sum[r0:r1], g, d_logits[r0:r1], c,
-                [t[:r1 - r0] for t in room], cols_i64, rows
-            )
-
-    parallel(blocks, -(-rows // r_step), 1 + 400000 // (r_step * cols))
+    parallel(
+        cross_entropy_backward_kernel_blocks, -(-rows // r_step), 1 + 400000 // (r_step * cols),
+        logits, label, where, row_sum, g, d_logits, cols, rows, c, cols_i64, r_step
+    )
 
 
 @quiet

@@ -13,8 +13,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 clip = np._core.umath.clip  # np.clip is a function around it
 
@@ -58,6 +58,13 @@ def gelu_kernel_block(x, out, room):
     np.multiply(c_0_5, out, out)
 
 
+def gelu_kernel_blocks(x, out, cols, rows, first, last):
+    room = gelu_kernel_room(131072)
+    for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+        r1 = min(r0 + 131072, cols * rows)
+        gelu_kernel_block(x[r0:r1], out[r0:r1], [t[:r1 - r0] for t in room])
+
+
 def gelu_kernel_room(r, kept=()):
     """Scratch of one block."""
     if len(kept) >= 4:
@@ -75,14 +82,7 @@ def gelu_kernel(x, out, cols, rows, kept={}):
         if (cols * rows) <= 32768:
             kept[cols * rows] = room
         return
-
-    def blocks(first, last):
-        room = gelu_kernel_room(131072)
-        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
-            r1 = min(r0 + 131072, cols * rows)
-            gelu_kernel_block(x[r0:r1], out[r0:r1], [t[:r1 - r0] for t in room])
-
-    parallel(blocks, -(-(cols * rows) // 131072), 1)
+    parallel(gelu_kernel_blocks, -(-(cols * rows) // 131072), 1, x, out, cols, rows)
 
 
 @quiet
@@ -129,6 +129,13 @@ def gelu_backward_kernel_block(x, g, d_x, room):
     np.multiply(c_0_5, d_x, d_x)
 
 
+def gelu_backward_kernel_blocks(x, g, d_x, cols, rows, first, last):
+    room = gelu_backward_kernel_room(131072)
+    for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+        r1 = min(r0 + 131072, cols * rows)
+        gelu_backward_kernel_block(x[r0:r1], g[r0:r1], d_x[r0:r1], [t[:r1 - r0] for t in room])
+
+
 def gelu_backward_kernel_room(r, kept=()):
     """Scratch of one block."""
     if len(kept) >= 4:
@@ -147,14 +154,7 @@ def gelu_backward_kernel(x, g, d_x, cols, rows, kept={}):
         if (cols * rows) <= 21845:
             kept[cols * rows] = room
         return
-
-    def blocks(first, last):
-        room = gelu_backward_kernel_room(131072)
-        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
-            r1 = min(r0 + 131072, cols * rows)
-            gelu_backward_kernel_block(x[r0:r1], g[r0:r1], d_x[r0:r1], [t[:r1 - r0] for t in room])
-
-    parallel(blocks, -(-(cols * rows) // 131072), 1)
+    parallel(gelu_backward_kernel_blocks, -(-(cols * rows) // 131072), 1, x, g, d_x, cols, rows)
 
 
 @quiet

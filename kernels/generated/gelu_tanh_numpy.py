@@ -13,8 +13,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 c_0_044715 = np.array(0.044715, np.float32)
 c_m1_59577 = np.array(-1.5957691216057308, np.float32)
@@ -36,6 +36,12 @@ def gelu_tanh_kernel_block(x, out):
     np.divide(x, out, out)
 
 
+def gelu_tanh_kernel_blocks(x, out, cols, rows, first, last):
+    for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+        r1 = min(r0 + 131072, cols * rows)
+        gelu_tanh_kernel_block(x[r0:r1], out[r0:r1])
+
+
 def gelu_tanh_kernel(x, out, cols, rows):
     # out = x * (1 / (exp(-1.59577 * (x + 0.044715 * (x * square(x)))) + 1))
     x = x.reshape(-1)
@@ -43,13 +49,7 @@ def gelu_tanh_kernel(x, out, cols, rows):
     if cols * rows <= 131072:
         gelu_tanh_kernel_block(x, out)
         return
-
-    def blocks(first, last):
-        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
-            r1 = min(r0 + 131072, cols * rows)
-            gelu_tanh_kernel_block(x[r0:r1], out[r0:r1])
-
-    parallel(blocks, -(-(cols * rows) // 131072), 2)
+    parallel(gelu_tanh_kernel_blocks, -(-(cols * rows) // 131072), 2, x, out, cols, rows)
 
 
 @quiet
@@ -73,23 +73,29 @@ def gelu_tanh_backward_kernel_block(x, g, d_x, room):
     np.multiply(c_0_044715, t0, t0)
     np.add(x, t0, t0)
     # definitions.py:28: return 0.5 * x * (1.0 + tgc.tanh(inner))
-    np.multiply(c_m1_59577, t0, t1)
-    np.exp(t1, t1)
-    np.add(t1, c_1, t1)
+    np.multiply(c_m1_59577, t0, t0)
+    np.exp(t0, t0)
+    np.add(t0, c_1, t1)
     np.divide(c_1, t1, t1)
     np.multiply(x, t1, t2)
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
     np.multiply(c_0_134145, d_x, d_x)
     np.add(d_x, c_1, d_x)
     # definitions.py:28: return 0.5 * x * (1.0 + tgc.tanh(inner))
-    np.multiply(c_1_59577, t0, t0)
-    np.exp(t0, t0)
+    np.divide(c_1, t0, t0)
     np.add(t0, c_1, t0)
     np.divide(d_x, t0, d_x)
     np.multiply(t2, d_x, d_x)
     np.multiply(c_1_59577, d_x, d_x)
     np.add(t1, d_x, d_x)
     np.multiply(g, d_x, d_x)
+
+
+def gelu_tanh_backward_kernel_blocks(x, g, d_x, cols, rows, first, last):
+    room = gelu_tanh_backward_kernel_room(131072)
+    for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+        r1 = min(r0 + 131072, cols * rows)
+        gelu_tanh_backward_kernel_block(x[r0:r1], g[r0:r1], d_x[r0:r1], [t[:r1 - r0] for t in room])
 
 
 def gelu_tanh_backward_kernel_room(r, kept=()):
@@ -110,16 +116,9 @@ def gelu_tanh_backward_kernel(x, g, d_x, cols, rows, kept={}):
         if (cols * rows) <= 21845:
             kept[cols * rows] = room
         return
-
-    def blocks(first, last):
-        room = gelu_tanh_backward_kernel_room(131072)
-        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
-            r1 = min(r0 + 131072, cols * rows)
-            gelu_tanh_backward_kernel_block(
-                x[r0:r1], g[r0:r1], d_x[r0:r1], [t[:r1 - r0] for t in room]
-            )
-
-    parallel(blocks, -(-(cols * rows) // 131072), 1)
+    parallel(
+        gelu_tanh_backward_kernel_blocks, -(-(cols * rows) // 131072), 1, x, g, d_x, cols, rows
+    )
 
 
 @quiet

@@ -15,8 +15,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 c_1em05 = np.array(1e-05, np.float32)
 c_1 = np.array(1.0, np.float32)
@@ -53,6 +53,14 @@ def layer_norm_kernel_block(x, weight, bias, out, div, sqrt, cols_f32):
     np.add(bias, out, out)
 
 
+def layer_norm_kernel_blocks(x, weight, bias, out, div, sqrt, rows, cols_f32, r_step, first, last):
+    for r0 in range(first * r_step, min(last * r_step, rows), r_step):
+        r1 = min(r0 + r_step, rows)
+        layer_norm_kernel_block(
+            x[r0:r1], weight, bias, out[r0:r1], div[r0:r1], sqrt[r0:r1], cols_f32
+        )
+
+
 def layer_norm_kernel(x, weight, bias, out, div, sqrt, cols, rows):
     # div = sum(x, axis=1) / cols
     # sqrt = sqrt(sum(square(centred), axis=1) / cols + 1e-05)
@@ -64,15 +72,10 @@ def layer_norm_kernel(x, weight, bias, out, div, sqrt, cols, rows):
     if rows <= r_step:
         layer_norm_kernel_block(x, weight, bias, out, div, sqrt, cols_f32)
         return
-
-    def blocks(first, last):
-        for r0 in range(first * r_step, min(last * r_step, rows), r_step):
-            r1 = min(r0 + r_step, rows)
-            layer_norm_kernel_block(
-                x[r0:r1], weight, bias, out[r0:r1], div[r0:r1], sqrt[r0:r1], cols_f32
-            )
-
-    parallel(blocks, -(-rows // r_step), 1 + 417000 // (r_step * cols))
+    parallel(
+        layer_norm_kernel_blocks, -(-rows // r_step), 1 + 417000 // (r_step * cols), x, weight,
+        bias, out, div, sqrt, rows, cols_f32, r_step
+    )
 
 
 @quiet
@@ -139,6 +142,20 @@ def layer_norm_backward_kernel_0_block(
         np.add(d_bias_partial, fold_rows(np.add, g_r), out=d_bias_partial)
 
 
+def layer_norm_backward_kernel_0_blocks(
+    x, weight, div, sqrt, g, d_x, d_weight_partial, d_bias_partial, cols, rows, cols_f32, r_step,
+    first, last
+):
+    room = layer_norm_backward_kernel_0_room(min(rows, -(-131072 // cols)), cols)
+    for r_program in range(first, last):
+        r_lo = r_program * r_step
+        r_hi = min(r_lo + r_step, rows)
+        layer_norm_backward_kernel_0_block(
+            x, weight, div, sqrt, g, d_x, d_weight_partial[r_program], d_bias_partial[r_program],
+            room, r_lo, r_hi, cols_f32, cols
+        )
+
+
 def layer_norm_backward_kernel_0_room(r, c):
     """Scratch of one block."""
     return (empty((r, c), np.float32), empty((r, c), np.float32))
@@ -154,24 +171,26 @@ def layer_norm_backward_kernel_0(
     div = div[:, None]
     cols_f32 = np.array(cols, np.float32)
     r_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
-
-    def blocks(first, last):
-        room = layer_norm_backward_kernel_0_room(min(rows, -(-131072 // cols)), cols)
-        for r_program in range(first, last):
-            r_lo = r_program * r_step
-            r_hi = min(r_lo + r_step, rows)
-            layer_norm_backward_kernel_0_block(
-                x, weight, div, sqrt, g, d_x, d_weight_partial[r_program],
-                d_bias_partial[r_program], room, r_lo, r_hi, cols_f32, cols
-            )
-
-    parallel(blocks, -(-rows // r_step), 1 + 233000 // (r_step * cols))
+    parallel(
+        layer_norm_backward_kernel_0_blocks, -(-rows // r_step), 1 + 233000 // (r_step * cols), x,
+        weight, div, sqrt, g, d_x, d_weight_partial, d_bias_partial, cols, rows, cols_f32, r_step
+    )
 
 
 def layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bias_partial):
     # definitions.py:47: return centred / tgc.sqrt(variance + EPSILON) * weight + bias
     d_weight[...] = fold_rows(np.add, d_weight_partial)
     d_bias[...] = fold_rows(np.add, d_bias_partial)
+
+
+def layer_norm_backward_kernel_1_blocks(
+    d_weight, d_bias, d_weight_partial, d_bias_partial, cols, i_step, first, last
+):
+    for i0 in range(first * i_step, min(last * i_step, cols), i_step):
+        i1 = min(i0 + i_step, cols)
+        layer_norm_backward_kernel_1_block(
+            d_weight[i0:i1], d_bias[i0:i1], d_weight_partial[:, i0:i1], d_bias_partial[:, i0:i1]
+        )
 
 
 def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_partial, cols, rows):
@@ -183,15 +202,10 @@ def layer_norm_backward_kernel_1(d_weight, d_bias, d_weight_partial, d_bias_part
     if cols <= i_step:
         layer_norm_backward_kernel_1_block(d_weight, d_bias, d_weight_partial, d_bias_partial)
         return
-
-    def blocks(first, last):
-        for i0 in range(first * i_step, min(last * i_step, cols), i_step):
-            i1 = min(i0 + i_step, cols)
-            layer_norm_backward_kernel_1_block(
-                d_weight[i0:i1], d_bias[i0:i1], d_weight_partial[:, i0:i1], d_bias_partial[:, i0:i1]
-            )
-
-    parallel(blocks, -(-cols // i_step), 1 + 714000 // i_step)
+    parallel(
+        layer_norm_backward_kernel_1_blocks, -(-cols // i_step), 1 + 714000 // i_step, d_weight,
+        d_bias, d_weight_partial, d_bias_partial, cols, i_step
+    )
 
 
 @quiet

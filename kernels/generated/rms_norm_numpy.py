@@ -15,8 +15,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 c_1em05 = np.array(1e-05, np.float32)
 c_1 = np.array(1.0, np.float32)
@@ -46,6 +46,12 @@ def rms_norm_kernel_block(x, weight, out, div, cols_f32):
     np.multiply(weight, out, out)
 
 
+def rms_norm_kernel_blocks(x, weight, out, div, rows, cols_f32, r_step, first, last):
+    for r0 in range(first * r_step, min(last * r_step, rows), r_step):
+        r1 = min(r0 + r_step, rows)
+        rms_norm_kernel_block(x[r0:r1], weight, out[r0:r1], div[r0:r1], cols_f32)
+
+
 def rms_norm_kernel(x, weight, out, div, cols, rows):
     # div = 1 / sqrt(sum(square(x), axis=1) / cols + 1e-05)
     # out = weight * (x * div)
@@ -55,13 +61,10 @@ def rms_norm_kernel(x, weight, out, div, cols, rows):
     if rows <= r_step:
         rms_norm_kernel_block(x, weight, out, div, cols_f32)
         return
-
-    def blocks(first, last):
-        for r0 in range(first * r_step, min(last * r_step, rows), r_step):
-            r1 = min(r0 + r_step, rows)
-            rms_norm_kernel_block(x[r0:r1], weight, out[r0:r1], div[r0:r1], cols_f32)
-
-    parallel(blocks, -(-rows // r_step), 1 + 625000 // (r_step * cols))
+    parallel(
+        rms_norm_kernel_blocks, -(-rows // r_step), 1 + 625000 // (r_step * cols), x, weight, out,
+        div, rows, cols_f32, r_step
+    )
 
 
 @quiet
@@ -110,6 +113,18 @@ def rms_norm_backward_kernel_0_block(
         np.add(d_weight_partial, np.einsum("rc,rc->c", g_r, t0_r), out=d_weight_partial)
 
 
+def rms_norm_backward_kernel_0_blocks(
+    x, weight, div, g, d_x, d_weight_partial, cols, rows, r_step, first, last
+):
+    room = rms_norm_backward_kernel_0_room(min(rows, -(-131072 // cols)), cols)
+    for r_program in range(first, last):
+        r_lo = r_program * r_step
+        r_hi = min(r_lo + r_step, rows)
+        rms_norm_backward_kernel_0_block(
+            x, weight, div, g, d_x, d_weight_partial[r_program], room, r_lo, r_hi, cols
+        )
+
+
 def rms_norm_backward_kernel_0_room(r, c):
     """Scratch of one block."""
     return (empty((r, c), np.float32), empty((r, c), np.float32))
@@ -120,22 +135,20 @@ def rms_norm_backward_kernel_0(x, weight, div, g, d_x, d_weight_partial, cols, r
     # d_weight_partial = sum(g * (x * div), axis=0)
     div = div[:, None]
     r_step = -(-(rows + 448) // (64 * -(-131072 // cols))) * -(-131072 // cols)
-
-    def blocks(first, last):
-        room = rms_norm_backward_kernel_0_room(min(rows, -(-131072 // cols)), cols)
-        for r_program in range(first, last):
-            r_lo = r_program * r_step
-            r_hi = min(r_lo + r_step, rows)
-            rms_norm_backward_kernel_0_block(
-                x, weight, div, g, d_x, d_weight_partial[r_program], room, r_lo, r_hi, cols
-            )
-
-    parallel(blocks, -(-rows // r_step), 1 + 323000 // (r_step * cols))
+    parallel(
+        rms_norm_backward_kernel_0_blocks, -(-rows // r_step), 1 + 323000 // (r_step * cols), x,
+        weight, div, g, d_x, d_weight_partial, cols, rows, r_step
+    )
 
 
 def rms_norm_backward_kernel_1_block(d_weight, d_weight_partial):
     # definitions.py:52: return x / tgc.sqrt(tgc.mean(x * x, axis=-1, keepdims=True) + EPSILON) * weight
     d_weight[...] = fold_rows(np.add, d_weight_partial)
+
+
+def rms_norm_backward_kernel_1_blocks(d_weight, d_weight_partial, cols, i_step, first, last):
+    i0, i1 = first * i_step, min(last * i_step, cols)
+    rms_norm_backward_kernel_1_block(d_weight[i0:i1], d_weight_partial[:, i0:i1])
 
 
 def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
@@ -146,12 +159,10 @@ def rms_norm_backward_kernel_1(d_weight, d_weight_partial, cols, rows):
     if cols <= i_step:
         rms_norm_backward_kernel_1_block(d_weight, d_weight_partial)
         return
-
-    def blocks(first, last):
-        i0, i1 = first * i_step, min(last * i_step, cols)
-        rms_norm_backward_kernel_1_block(d_weight[i0:i1], d_weight_partial[:, i0:i1])
-
-    parallel(blocks, -(-cols // i_step), 1 + 1429000 // i_step)
+    parallel(
+        rms_norm_backward_kernel_1_blocks, -(-cols // i_step), 1 + 1429000 // i_step, d_weight,
+        d_weight_partial, cols, i_step
+    )
 
 
 @quiet

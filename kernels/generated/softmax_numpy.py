@@ -13,8 +13,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 c_1 = np.array(1.0, np.float32)
 
@@ -41,19 +41,22 @@ def softmax_kernel_block(x, out):
     np.multiply(out, div, out)
 
 
+def softmax_kernel_blocks(x, out, rows, r_step, first, last):
+    for r0 in range(first * r_step, min(last * r_step, rows), r_step):
+        r1 = min(r0 + r_step, rows)
+        softmax_kernel_block(x[r0:r1], out[r0:r1])
+
+
 def softmax_kernel(x, out, cols, rows):
     # out = shifted * (1 / sum(shifted, axis=1))
     r_step = -(-131072 // cols)
     if rows <= r_step:
         softmax_kernel_block(x, out)
         return
-
-    def blocks(first, last):
-        for r0 in range(first * r_step, min(last * r_step, rows), r_step):
-            r1 = min(r0 + r_step, rows)
-            softmax_kernel_block(x[r0:r1], out[r0:r1])
-
-    parallel(blocks, -(-rows // r_step), 1 + 370000 // (r_step * cols))
+    parallel(
+        softmax_kernel_blocks, -(-rows // r_step), 1 + 370000 // (r_step * cols), x, out, rows,
+        r_step
+    )
 
 
 @quiet
@@ -76,19 +79,22 @@ def softmax_backward_kernel_block(out, g, d_x):
     np.multiply(out, d_x, d_x)
 
 
+def softmax_backward_kernel_blocks(out, g, d_x, rows, r_step, first, last):
+    for r0 in range(first * r_step, min(last * r_step, rows), r_step):
+        r1 = min(r0 + r_step, rows)
+        softmax_backward_kernel_block(out[r0:r1], g[r0:r1], d_x[r0:r1])
+
+
 def softmax_backward_kernel(out, g, d_x, cols, rows):
     # d_x = out * (g - sum(g * out, axis=1))
     r_step = -(-131072 // cols)
     if rows <= r_step:
         softmax_backward_kernel_block(out, g, d_x)
         return
-
-    def blocks(first, last):
-        for r0 in range(first * r_step, min(last * r_step, rows), r_step):
-            r1 = min(r0 + r_step, rows)
-            softmax_backward_kernel_block(out[r0:r1], g[r0:r1], d_x[r0:r1])
-
-    parallel(blocks, -(-rows // r_step), 1 + 526000 // (r_step * cols))
+    parallel(
+        softmax_backward_kernel_blocks, -(-rows // r_step), 1 + 526000 // (r_step * cols), out, g,
+        d_x, rows, r_step
+    )
 
 
 @quiet

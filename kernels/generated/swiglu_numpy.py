@@ -13,8 +13,8 @@ except ImportError:  # numpy alone: fresh memory and one thread
     empty = np.empty
     quiet = np.errstate(all="ignore")
 
-    def parallel(function, programs, grain):
-        function(0, programs)
+    def parallel(function, programs, grain, *shared):
+        function(*shared, 0, programs)
 
 c_1 = np.array(1.0, np.float32)
 
@@ -28,6 +28,12 @@ def swiglu_kernel_block(gate, value, out):
     np.multiply(value, out, out)
 
 
+def swiglu_kernel_blocks(gate, value, out, cols, rows, first, last):
+    for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+        r1 = min(r0 + 131072, cols * rows)
+        swiglu_kernel_block(gate[r0:r1], value[r0:r1], out[r0:r1])
+
+
 def swiglu_kernel(gate, value, out, cols, rows):
     # out = value * (gate * (1 / (exp(-gate) + 1)))
     value = value.reshape(-1)
@@ -36,13 +42,7 @@ def swiglu_kernel(gate, value, out, cols, rows):
     if cols * rows <= 131072:
         swiglu_kernel_block(gate, value, out)
         return
-
-    def blocks(first, last):
-        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
-            r1 = min(r0 + 131072, cols * rows)
-            swiglu_kernel_block(gate[r0:r1], value[r0:r1], out[r0:r1])
-
-    parallel(blocks, -(-(cols * rows) // 131072), 3)
+    parallel(swiglu_kernel_blocks, -(-(cols * rows) // 131072), 3, gate, value, out, cols, rows)
 
 
 @quiet
@@ -74,6 +74,16 @@ def swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, room):
     np.multiply(g, t1, d_value)
 
 
+def swiglu_backward_kernel_blocks(gate, value, g, d_gate, d_value, cols, rows, first, last):
+    room = swiglu_backward_kernel_room(131072)
+    for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
+        r1 = min(r0 + 131072, cols * rows)
+        swiglu_backward_kernel_block(
+            gate[r0:r1], value[r0:r1], g[r0:r1], d_gate[r0:r1], d_value[r0:r1],
+            [t[:r1 - r0] for t in room]
+        )
+
+
 def swiglu_backward_kernel_room(r, kept=()):
     """Scratch of one block."""
     if len(kept) >= 4:
@@ -95,17 +105,10 @@ def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows, kept={})
         if (cols * rows) <= 32768:
             kept[cols * rows] = room
         return
-
-    def blocks(first, last):
-        room = swiglu_backward_kernel_room(131072)
-        for r0 in range(first * 131072, min(last * 131072, cols * rows), 131072):
-            r1 = min(r0 + 131072, cols * rows)
-            swiglu_backward_kernel_block(
-                gate[r0:r1], value[r0:r1], g[r0:r1], d_gate[r0:r1], d_value[r0:r1],
-                [t[:r1 - r0] for t in room]
-            )
-
-    parallel(blocks, -(-(cols * rows) // 131072), 1)
+    parallel(
+        swiglu_backward_kernel_blocks, -(-(cols * rows) // 131072), 1, gate, value, g, d_gate,
+        d_value, cols, rows
+    )
 
 
 @quiet

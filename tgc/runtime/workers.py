@@ -11,7 +11,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from queue import SimpleQueue
 
 from tgc.settings import current
@@ -57,8 +57,11 @@ class _Job:
             _state.inside = outer
 
 
-def parallel(function: Callable[[int, int], object], programs: int, grain: int = 1) -> None:
-    """Call `function(low, high)` on ranges that cover `range(programs)` once, on several threads where that pays.
+def parallel(
+    function: Callable[..., object], programs: int, grain: int = 1, *shared: object
+) -> None:
+    """Call `function(*shared, low, high)` on ranges that cover `range(programs)` once, on several threads where that
+    pays.
 
     The ranges depend on the number of threads, so what is computed for a program must not depend on its range. Calls
     inside of `function` run in place. Helping threads see the caller's context (settings, numpy's error state).
@@ -69,6 +72,7 @@ def parallel(function: Callable[[int, int], object], programs: int, grain: int =
     Raises:
         BaseException: the first error of a range, after all ranges that had begun have ended.
     """
+    function = partial(function, *shared) if shared else function
     if programs <= grain or getattr(_state, "inside", False):
         function(0, programs)
         return

@@ -56,10 +56,10 @@ def _poison(shape: Any, dtype: Any = np.float64) -> Array:
     return np.full(shape, np.nan if kind.kind not in "iub" else 1, kind)
 
 
-def _one_by_one(function: Callable[[int, int], None], programs: int, _grain: int) -> None:
+def _one_by_one(function: Callable[..., None], programs: int, _grain: int, *shared: object) -> None:
     """Every program a range of its own, in an order no loop has."""
     for k in reversed(range(programs)):
-        function(k, k + 1)
+        function(*shared, k, k + 1)
 
 
 def load(source: str, *, poisoned: bool = True) -> types.ModuleType:
@@ -156,7 +156,7 @@ def test_sources_are_tidy(name: str) -> None:
     imported = {a.name for x in ast.walk(tree) if isinstance(x, ast.Import) for a in x.names}
     imported |= {x.module or "" for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)}
     has_bf16 = any(b.dtype.name == "bfloat16" for b in plan.buffers)
-    imported -= {"tgc.runtime.memory", "tgc.runtime.quiet", "tgc.runtime.workers"}
+    imported -= {"functools", "tgc.runtime.memory", "tgc.runtime.quiet", "tgc.runtime.workers"}
     assert imported == {"numpy", *(["ml_dtypes"] if has_bf16 else [])}
     assert max(map(len, source.splitlines())) <= 100
     read = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load)}
@@ -186,7 +186,9 @@ def test_sources_run_where_tgc_is_not(
 def test_threads_change_no_bit(name: str, rng: np.random.Generator) -> None:
     sample = SAMPLES[name]()
     module = load(emit([sample.plan]), poisoned=False)
-    module.parallel = lambda function, programs, _grain: parallel(function, programs)  # type: ignore[attr-defined]
+    module.parallel = lambda function, programs, _grain, *shared: parallel(  # type: ignore[attr-defined]
+        function, programs, 1, *shared
+    )
     inputs = sample.inputs(rng, sizes_of(61, 43))
     results = []
     for count in (1, 2, 3):

@@ -44,6 +44,20 @@ def test_no_negation_for_an_exponential_that_has_an_opposite(rng: np.random.Gene
     assert "negative" not in calls(both, x)
 
 
+def test_exponentials_of_opposite_multiples_are_one(rng: np.random.Generator) -> None:
+    def halves(x: Array) -> Array:
+        return 1 / (1 + tgc.exp(1.5 * x)), tgc.sqrt(3 + tgc.exp(-1.5 * x)), tgc.exp(2.0 * x)
+
+    x = np.concatenate([FAR, rng.standard_normal(50)]).astype(np.float32)
+    assert calls(halves, x).count("exp") == 2
+    wide = x.astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        rise, fall, twice = (np.exp(c * wide).astype(np.float32) for c in (1.5, -1.5, 2))
+        wanted = 1 / (1 + rise), np.sqrt(3 + fall), twice
+    for ours, theirs in zip(tgc.jit(halves, backend="numpy")(x), wanted):
+        np.testing.assert_allclose(ours, theirs, rtol=4e-6, atol=1e-37)
+
+
 def test_an_exponential_for_itself_keeps_its_small_values() -> None:
     """They may be denormal where the opposite one has overflowed."""
     x = np.linspace(-100, 80, 200).astype(np.float32)

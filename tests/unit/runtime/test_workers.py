@@ -21,6 +21,18 @@ def covered(programs: int, grain: int) -> list[tuple[int, int]]:
     return sorted(seen)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_arguments_that_all_ranges_share(count: int) -> None:
+    found = np.zeros(50, np.int64)
+
+    def fill(out: np.ndarray, step: int, low: int, high: int) -> None:
+        out[low:high] += step * np.arange(low, high)
+
+    with tgc.settings(threads=count):
+        parallel(fill, 50, 1, found, 3)
+    np.testing.assert_array_equal(found, 3 * np.arange(50))
+
+
 @pytest.mark.parametrize("programs", [1, 2, 3, 7, 8, 9, 64, 1000])
 @pytest.mark.parametrize("grain", [1, 2, 5, 1000])
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -99,8 +99,8 @@ class _KernelWriter:
         used = [s for s in self.sizes.values() if self._mentions(lines, s)]
         params = [a.name for a in arguments] + used
         text = define(block_name, params, opened)
-        calls = self._calls(block_name, arguments, used)
-        return f"{known}{text}\n\n{self._function(_apart(self._prepare(), calls))}"
+        calls, blocks = self._calls(block_name, arguments, used)
+        return f"{known}{text}\n\n{blocks}{self._function([*self._prepare(), *calls])}"
 
     def _numbers(self) -> tuple[list[str], str]:
         """The line that names what depends on sizes alone, and the function, which computes it once."""
@@ -120,12 +120,18 @@ class _KernelWriter:
 
     def _function(self, lines: list[str]) -> str:
         """The kernel's own function, behind the one that makes its scratch."""
-        params = [self.body.names_of(b.name) for b in self.kernel.buffers]
-        params += [*self.sizes.values(), *([f"{self.room.kept}={{}}"] if self._keeps() else [])]
+        params = [
+            *self._buffer_names(),
+            *self.sizes.values(),
+            *([f"{self.room.kept}={{}}"] if self._keeps() else []),
+        ]
         text = define(self.name, params, [*(f"# {f}" for f in self.kernel.formula), *lines])
         if not self.room.places:
             return text
         return f"{self.room.function(self.module_names.child(), keeps=self._keeps())}\n\n{text}"
+
+    def _buffer_names(self) -> list[str]:
+        return [self.body.names_of(b.name) for b in self.kernel.buffers]
 
     def _mentions(self, lines: list[str], name: str) -> bool:
         pattern = re.compile(rf"\b{re.escape(name)}\b")
@@ -283,14 +289,17 @@ class _KernelWriter:
             return self.room.name
         return f"[t{keys.pop()} for t in {self.room.name}]" if len(keys) == 1 else tuple_text(parts)
 
-    def _calls(self, block_name: str, arguments: list[Argument], used: list[str]) -> list[str]:
-        """One call if everything fits a block, else one per block, on several threads if there are enough."""
+    def _calls(
+        self, block_name: str, arguments: list[Argument], used: list[str]
+    ) -> tuple[list[str], str]:
+        """One call if everything fits a block, else one per block, on several threads if there are enough: lines, and
+        the function for the blocks of one thread."""
         whole = f"{block_name}({', '.join([*(a.whole for a in arguments), *used])})"
         taken, left = self._take_room()
         small = [*taken, whole, *left]
         if all(self._is_one_block(a) for a in self.outer):
-            return small
-        lines, first = [], self.outer[0]
+            return small, ""
+        lines, first = list[str](), self.outer[0]
         for axis in self.outer:
             if not self._step_text(axis).isdigit():
                 lines.append(f"{self._step(axis)} = {self._step_text(axis)}")
@@ -310,11 +319,15 @@ class _KernelWriter:
             work += self._blocks_in_turn(low, high)
             indent = "    "
         call = f"{block_name}({', '.join([*(a.block for a in arguments), *used])})"
-        blocks = self._local("blocks")
-        function = [f"def {blocks}({low}, {high}):", *(f"    {line}" for line in work)]
-        lines = _apart(lines, [*function, f"    {indent}{call}"])
+        work.append(indent + call)
+        names = [*self._buffer_names(), *self.sizes.values()]
+        names += [line.partition(" = ")[0] for line in [*self._prepare(), *lines] if " = " in line]
+        shared = [n for n in dict.fromkeys(names) if self._mentions(work, n)]
+        blocks = self.module_names.new(f"{self.name}_blocks")
+        function = define(blocks, [*shared, low, high], work)
         grain = grain_text(self.kernel, {a.name: self._step(a) for a in self.outer}, self.sizes)
-        return [*lines, "", f"parallel({blocks}, {programs}, {grain})"]
+        call = f"parallel({', '.join([blocks, programs, grain, *shared])})"
+        return [*lines, call], f"{function}\n\n"
 
     def _is_one_block(self, axis: Axis) -> bool:
         fixed = isinstance(axis.extent, int) and isinstance(axis.block, int)
@@ -385,9 +398,3 @@ class _KernelWriter:
         return axis in self.body.indices.programs or any(
             v.program == axis for _, v in self._views()
         )
-
-
-def _apart(before: list[str], after: list[str]) -> list[str]:
-    """Lines after others, an empty line between them if a function is defined there."""
-    between = [""] if before and after[0].startswith("def ") else []
-    return [*before, *between, *after]

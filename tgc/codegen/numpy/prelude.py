@@ -29,7 +29,7 @@ def prelude(body: str) -> list[str]:
     if calls_parallel:
         lines += [
             *([""] if calls_empty or decorates else []),
-            "    def parallel(function, programs, grain):",
-            "        function(0, programs)",
+            "    def parallel(function, programs, grain, *shared):",
+            "        function(*shared, 0, programs)",
         ]
     return ["\n".join(lines)]

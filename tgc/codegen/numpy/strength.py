@@ -129,7 +129,20 @@ class _Walk:
             self.dropped.add(id(self.made[a]))
 
     def _are_opposite(self, a: Op, b: Op) -> bool:
-        return self._negates(a, b) or self._negates(b, a)
+        """Whether the operands are multiples of one value by opposite numbers."""
+        (one, factor), (other, opposite) = (self._multiple(o.args[0]) for o in (a, b))
+        return one == other and factor == -opposite
+
+    def _multiple(self, a: Operand) -> tuple[Operand, float]:
+        """What an operand is a multiple of, and how much of it."""
+        made = self.made.get(a) if isinstance(a, str) else None
+        if made is not None and made.op == "neg":
+            return made.args[0], -1.0
+        if made is not None and made.op == "mul":
+            for factor, x in (made.args, made.args[::-1]):
+                if isinstance(factor, Const) and not isinstance(factor.value, Size):
+                    return x, float(factor.value)
+        return a, 1.0
 
     def _negates(self, a: Op, b: Op) -> bool:
         """Whether the operand of one is that of the other, negated."""
