@@ -186,9 +186,7 @@ def test_sources_run_where_tgc_is_not(
 def test_threads_change_no_bit(name: str, rng: np.random.Generator) -> None:
     sample = SAMPLES[name]()
     module = load(emit([sample.plan]), poisoned=False)
-    module.parallel = lambda function, programs, _grain, *shared: parallel(  # type: ignore[attr-defined]
-        function, programs, 1, *shared
-    )
+    module.parallel = lambda f, count, _, *shared: parallel(f, count, 1, *shared)  # type: ignore[attr-defined]
     inputs = sample.inputs(rng, sizes_of(61, 43))
     results = []
     for count in (1, 2, 3):
