@@ -30,7 +30,7 @@ c_0_102769 = np.array(0.1027690557, np.float32)
 c_1_12838 = np.array(1.1283792743, np.float32)
 c_1 = np.array(1.0, np.float32)
 c_0_5 = np.array(0.5, np.float32)
-c_0_797885 = np.array(0.7978845471476527, np.float32)
+c_0_797885 = np.array(0.797884560805, np.float32)
 
 
 def gelu_kernel_block(x, out, room):

@@ -17,10 +17,10 @@ except ImportError:  # numpy alone: fresh memory and one thread
         function(*shared, 0, programs)
 
 c_0_044715 = np.array(0.044715, np.float32)
-c_m1_59577 = np.array(-1.5957691216057308, np.float32)
+c_m1_59577 = np.array(-1.59576912161, np.float32)
 c_1 = np.array(1.0, np.float32)
 c_0_134145 = np.array(0.134145, np.float32)
-c_1_59577 = np.array(1.5957691216057308, np.float32)
+c_1_59577 = np.array(1.59576912161, np.float32)
 
 
 def gelu_tanh_kernel_block(x, out):

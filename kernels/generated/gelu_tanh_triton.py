@@ -40,7 +40,7 @@ def gelu_tanh_kernel_tile(x_ptr, out_ptr, r, mask):
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
     add = x + 0.044715 * (x * (x * x))
     # definitions.py:28: return 0.5 * x * (1.0 + tgc.tanh(inner))
-    add_1 = libdevice.exp(-1.5957691216057308 * add) + 1.0
+    add_1 = libdevice.exp(-1.59576912161 * add) + 1.0
     tl.store(out_ptr + r, x * tl.div_rn(1.0, add_1), mask=mask)
 
 
@@ -64,14 +64,14 @@ def gelu_tanh_backward_kernel_tile(x_ptr, g_ptr, d_x_ptr, r, mask):
     square = x * x
     add = x + 0.044715 * (x * square)
     # definitions.py:28: return 0.5 * x * (1.0 + tgc.tanh(inner))
-    add_1 = libdevice.exp(-1.5957691216057308 * add) + 1.0
+    add_1 = libdevice.exp(-1.59576912161 * add) + 1.0
     div = tl.div_rn(1.0, add_1)
     # definitions.py:27: inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
     add_2 = 0.134145 * square + 1.0
     # definitions.py:28: return 0.5 * x * (1.0 + tgc.tanh(inner))
-    add_3 = libdevice.exp(1.5957691216057308 * add) + 1.0
-    mul = x * div * (add_2 * tl.div_rn(1.0, add_3))
-    d_x = g * (div + 1.5957691216057308 * mul)
+    div_1 = tl.div_rn(1.0, libdevice.exp(1.59576912161 * add) + 1.0)
+    mul = 1.59576912161 * (x * div * (add_2 * div_1))
+    d_x = g * (div + mul)
     tl.store(d_x_ptr + r, d_x, mask=mask)
 
 

@@ -59,7 +59,7 @@ def gelu_backward_kernel_tile(x_ptr, g_ptr, d_x_ptr, r, mask):
     x = tl.load(x_ptr + r, mask=mask)
     # definitions.py:22: return 0.5 * x * (1.0 + tgc.erf(x / math.sqrt(2.0)))
     div = tl.div_rn(x, 1.4142135623730951)
-    mul = 0.7978845471476527 * (x * libdevice.exp(-(div * div)))
+    mul = 0.797884560805 * (x * libdevice.exp(-(div * div)))
     d_x = 0.5 * (g * (libdevice.erf(div) + 1.0 + mul))
     tl.store(d_x_ptr + r, d_x, mask=mask)
 

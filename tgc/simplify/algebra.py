@@ -12,13 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tgc.ir.dtypes import DType, bool_
+from tgc.ir.dtypes import DType, bool_, float32
 from tgc.ir.evaluate import round_float
 from tgc.ir.nodes import Broadcast, Const, Leaf, Map, Node, View
 from tgc.ir.ops import OPS
 from tgc.ir.references import scalar_reference
 from tgc.ir.sizes import Size
-from tgc.simplify.patterns import Rule, constant
+from tgc.simplify.patterns import Rule, constant, to_twelve_digits
 from tgc.simplify.rewriter import Procedure, Rewriter
 
 INTEGERS = ("int", "uint")
@@ -189,7 +189,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def fold_constants(rewriter: Rewriter, node: Node) -> Node | None:
-    """An operation on constants: computed in float64 and rounded to the dtype; integers wrap."""
+    """An operation on constants, computed in float64; integers wrap, half types round, and float32 does at its end."""
     assert isinstance(node, Map)
     values = [constant(arg) for arg in node.args]
     if not values or any(value is None for value in values):
@@ -198,16 +198,20 @@ def fold_constants(rewriter: Rewriter, node: Node) -> Node | None:
         return node.args[0]
     if node.op == "cast":
         return rewriter.like(node, _converted(values[0], node.dtype))
-    operands = [_typed(value, arg.dtype) for value, arg in zip(values, node.args, strict=True)]
+    operands = [_operand(value, arg.dtype) for value, arg in zip(values, node.args, strict=True)]
     if node.op in ("floordiv", "mod") and not node.dtype.is_float and operands[1] == 0:
         return None
     with np.errstate(all="ignore"):
-        result = scalar_reference(node.op)(*operands)
-    return rewriter.like(node, _converted(result.item(), node.dtype))
+        result = scalar_reference(node.op)(*operands).item()
+    return rewriter.like(node, _folded(result, node.dtype))
 
 
-def _typed(value: object, dtype: DType) -> np.ndarray[tuple[()], np.dtype[np.generic]]:
-    return np.array(_converted(value, dtype), np.float64 if dtype.is_float else dtype.name)
+def _operand(value: object, dtype: DType) -> np.ndarray[tuple[()], np.dtype[np.generic]]:
+    return np.array(_folded(value, dtype), np.float64 if dtype.is_float else dtype.name)
+
+
+def _folded(value: object, dtype: DType) -> float | int | bool:
+    return to_twelve_digits(value) if dtype is float32 else _converted(value, dtype)  # type: ignore[arg-type]
 
 
 def _converted(value: object, dtype: DType) -> float | int | bool:
@@ -328,7 +332,7 @@ _FOLDABLE = tuple(name for name in OPS if name != "where")
 _COMMUTATIVE = ("add", "mul", "eq", "ne", "and", "or", "xor", "hypot", "logaddexp")
 
 PROCEDURES: tuple[Procedure, ...] = (
-    Procedure("constants", _FOLDABLE, "bits", fold_constants),
+    Procedure("constants", _FOLDABLE, "rounding", fold_constants),
     Procedure("constant condition", ("where",), "bits", constant_condition),
     Procedure("operand order", _COMMUTATIVE, "bits", order_operands),
     Procedure("x/2^k", ("div",), "bits", divide_by_power_of_two),

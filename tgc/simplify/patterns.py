@@ -112,6 +112,14 @@ def constant(node: Node) -> float | int | bool | None:
     return None
 
 
+def to_twelve_digits(value: float) -> float:
+    """A float32 constant computed from others: 16 bits more than its type has.
+
+    So it is as good as exact, what two rules compute in two orders is one constant, and people can read it.
+    """
+    return float(f"{value:.12g}")
+
+
 def is_negation(a: Node, b: Node) -> bool:
     """a is -b, or they are products with constants of opposite sign (as algebra leaves them)."""
     if not isinstance(a, Map):

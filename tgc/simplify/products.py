@@ -1,8 +1,9 @@
 """Products that share factors are multiplied in an order in which they share products.
 
 2 x a, 2 x b and x x c are six multiplications as they are written, and five where 2 x is made once. Constants count as
-factors, so that a multiple which several products need is made once. This is the last rewrite before operations are
-expanded: derivatives and algebra want one order, constants outermost (see `multiples`).
+factors, so that a multiple which several products need is made once. A quotient stays one factor: a / h may be of
+ordinary size where neither 1 / h nor g a is. This is the last rewrite before operations are expanded: derivatives and
+algebra want one order, constants outermost (see `multiples`).
 """
 
 from __future__ import annotations

@@ -14,12 +14,11 @@ from typing import TypeAlias
 import numpy as np
 
 from tgc.errors import Line
-from tgc.ir.dtypes import BY_NAME, DType, bool_
-from tgc.ir.evaluate import round_float
+from tgc.ir.dtypes import BY_NAME, DType, bool_, float64
 from tgc.ir.expressions import Expression, Number, Variable
 from tgc.ir.nodes import Fold, Graph, Leaf, Map, Movement, Node, reachable
 from tgc.ir.references import scalar_reference
-from tgc.simplify.patterns import STRICT, Bindings, Rule, constant
+from tgc.simplify.patterns import STRICT, Bindings, Rule, constant, to_twelve_digits
 
 Step: TypeAlias = "Callable[[Rewriter, Node], Node | None]"
 
@@ -180,14 +179,13 @@ class Rewriter:
         return build_expression(self._map_or_constant, self.like, expression, bindings, model)
 
     def _map_or_constant(self, op: str, *args: Node, dtype: DType | None = None) -> Node:
-        """As `map`; what a rule makes of float constants keeps the digits of float64 until it meets a value."""
+        """As `map`; what a rule makes of float constants keeps more digits than their type has."""
         values = [constant(arg) for arg in args]
         if dtype is not None or None in values or not args[-1].dtype.is_float:
             return self.map(op, *args, dtype=dtype)
         with np.errstate(all="ignore"):
-            exact = np.asarray(scalar_reference(op)(*map(np.float64, values)))
-            near = round_float(exact, args[-1].dtype)  # 1 / sqrt(2) * sqrt(2) is 1
-        return self.like(args[-1], float(near if np.isclose(exact, near, 1e-15, 0) else exact))
+            exact = float(scalar_reference(op)(*map(np.float64, values)))
+        return self.like(args[-1], exact if args[-1].dtype is float64 else to_twelve_digits(exact))
 
 
 def build_expression(

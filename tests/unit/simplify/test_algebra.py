@@ -197,7 +197,7 @@ def test_unlicensed_rewrites_wait_for_fast_math(text: str) -> None:
         ("pow(a, 2)", "square(a)"),
         ("pow(a, -1)", "div(1.0, a)"),
         ("where(lt(a, b), a, a)", "a"),
-        ("mul(exp(2), a)", "mul(7.389056205749512, a)"),
+        ("mul(exp(2), a)", "mul(7.38905609893, a)"),
         ("add(a, a)", "mul(2.0, a)"),
     ],
 )
