@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, overload
@@ -64,6 +65,23 @@ class Compiled(Dispatcher):
     def __get__(self, owner: object, kind: type | None = None) -> Compiled | Method:
         return self if owner is None else Method(self, owner)
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Copies and pickles: its name where it is found by that, as functions are, else of what it was made."""
+        name = vars(self).get("__qualname__", "")
+        found: Any = sys.modules.get(self.__module__)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return str(name)
+        options: dict[str, Any] = {
+            "backend": self.backend,
+            "precision": self.pipeline.precision,
+            "fast_math": self.pipeline.fast_math,
+            "static_argnames": self.static_argnames,
+            "donate_argnames": self.donate_argnames,
+        }
+        return functools.partial(type(self), **options), (self.function,)
+
     def __repr__(self) -> str:
         return f"<tgc.jit of {getattr(self, '__qualname__', self.function)}>"
 
@@ -123,6 +141,9 @@ class Method:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._call(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Method, (self.__func__, self.__self__)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__func__, name)

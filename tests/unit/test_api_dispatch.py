@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -242,6 +244,52 @@ def test_methods() -> None:
     x = np.ones(3)
     assert [one.at(x)[0], two.at(x)[0], Line.at(two, x)[0]] == [1, 2, 2]
     assert "at" in one.at.lower(x).source
+
+
+@tgc.jit
+def doubled(x: Any) -> Any:
+    return x * 2
+
+
+class Scaled:
+    def __init__(self, factor: float) -> None:
+        self.factor, self.apply = factor, tgc.jit(self.plain, donate_argnames="x")
+
+    def plain(self, x: Any) -> Any:
+        return x * self.factor
+
+    @tgc.jit
+    def compiled(self, x: Any) -> Any:
+        return x * self.factor
+
+
+def test_copies_and_pickles() -> None:
+    """A compiled function is found by its name, as functions are; one in a copied object belongs to the copy."""
+    x = np.ones(3)
+    for again in (copy.copy, copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f))):
+        assert again(doubled) is doubled and again(Scaled.compiled) is Scaled.compiled
+    first = Scaled(3.0)
+    second = copy.deepcopy(first)
+    second.factor = 5.0
+    assert (first.apply(x.copy())[0], second.apply(x.copy())[0]) == (3, 5)
+    assert second.apply.donate_argnames == ("x",) and second.apply is not first.apply
+    assert copy.deepcopy(second.compiled)(x)[0] == 5
+    assert copy.deepcopy(tgc.grad(lambda x: (x * x).sum()))(x)[0] == 2
+    assert pickle.loads(pickle.dumps(second.compiled))(x)[0] == 5
+    alone = pickle.loads(pickle.dumps(tgc.jit(np.sin, backend="numpy")))
+    assert alone.backend == "numpy" and alone(x)[0] == np.sin(1.0)
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(tgc.jit(lambda x: x))
+
+
+def test_a_copied_module_has_its_own_parameters() -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(3, 1)
+    compiled = tgc.jit(net)
+    twin = copy.deepcopy(compiled)
+    with torch.no_grad():
+        net.weight.zero_(), net.bias.zero_()
+    assert compiled(torch.ones(3)) == 0 and twin(torch.ones(3)) != 0
 
 
 def test_compiled_functions_call_each_other() -> None:
