@@ -161,6 +161,19 @@ def test_explain() -> None:
     assert "saved" not in tgc.jit(softmax).explain(tgc.spec("f32[rows, cols]"))
 
 
+def test_explain_counts_no_memory_for_what_is_overwritten() -> None:
+    def step(p: Any, g: Any) -> Any:
+        return p - 0.1 * g, g * g
+
+    arguments = tgc.spec("f32[100]"), tgc.spec("f32[100]")
+    donated = tgc.jit(step, donate_argnames="p")
+    costs = [
+        f.lower(*arguments, target="numpy").cost().peak_bytes for f in (tgc.jit(step), donated)
+    ]
+    assert costs == [800, 400]
+    assert "step: out overwrites p" in donated.explain(*arguments)
+
+
 def test_explain_says_why_a_function_is_several_kernels() -> None:
     text = tgc.jit(lambda x, w: tgc.tanh(x @ w)).explain(np.ones((8, 4)), np.ones((4, 3)))
     assert "left to the library" in text and "einsum" in text

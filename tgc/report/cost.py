@@ -18,7 +18,7 @@ class Cost:
         kernels: launches, library calls included.
         bytes_read, bytes_written: memory traffic, partial results included.
         saved_bytes: kept between forward and backward, beyond the inputs.
-        peak_bytes: outputs and temporaries allocated, inputs not counted.
+        peak_bytes: outputs and temporaries allocated; inputs, and outputs in their memory, are not counted.
         flops: scalar operations, each counted as one.
     """
 
@@ -57,7 +57,7 @@ def cost_of(plan: Plan, sizes: Mapping[str, int], saved_bytes: int = 0) -> Cost:
             read += evaluate(reads, sizes)
             written += evaluate(writes, sizes)
             flops += evaluate(operations, sizes)
-    own = [b for b in plan.buffers if b.name not in plan.inputs]
+    own = [b for b in plan.buffers if b.name not in plan.inputs and b.alias is None]
     peak = sum(evaluate(nbytes(b), sizes) for b in own)
     return Cost(len(plan.steps), read, written, saved_bytes, peak, flops)
 

@@ -63,6 +63,7 @@ def _traffic(lowered: Any) -> str:
     ]
     lines = [table(rows)]
     for plan in lowered.plans:
+        lines += [f"  {plan.name}: {b.name} overwrites {b.alias}" for b in plan.buffers if b.alias]
         lines += [f"  {line}" for line in _repeated(plan)]
     return "\n".join(lines)
 
