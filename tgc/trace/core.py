@@ -70,6 +70,38 @@ def scalar_of(value: Any) -> bool | int | float | Size:
     return value.item() if isinstance(value, np.generic) else value  # type: ignore[no-any-return]
 
 
+def fits(value: Any, dtype: DType) -> bool:
+    """Whether a number is one of a type's, if that is of integers."""
+    if dtype.kind not in ("int", "uint") or type(value) is not int:
+        return True
+    low, count = _range(dtype)
+    return 0 <= value - low < count
+
+
+def _range(dtype: DType) -> tuple[int, int]:
+    """The least integer of a type, and how many there are."""
+    count = 1 << 8 * dtype.itemsize
+    return (-count // 2 if dtype.kind == "int" else 0), count
+
+
+def fitted(value: Any, dtype: DType, *, wraps: bool = False) -> Any:
+    """A number that fits a type; `wraps`: others are taken modulo its range, as torch takes operands.
+
+    Raises:
+        DTypeError: it does not fit.
+    """
+    if fits(value, dtype):
+        return value
+    if wraps:
+        low, count = _range(dtype)
+        return (value - low) % count + low
+    raise DTypeError(
+        f"Python integer {value} out of bounds for {dtype.name}",
+        line=current().error_line(),
+        hint="convert the array to a wider type first",
+    )
+
+
 _CONVERT = "make it an array before the call: np.array(values) or torch.tensor(values)"
 
 
@@ -109,7 +141,8 @@ class Operands:
         dtype, shape = dtype or self.dtype, self.shape if shape is None else shape
         if isinstance(value, Tracer):
             return stretch(builder().cast(value.node, dtype), shape)
-        return builder().const(scalar_of(value), dtype, shape)
+        number = fitted(scalar_of(value), dtype, wraps=self.container in ("torch", "spec"))
+        return builder().const(number, dtype, shape)
 
     def nodes(self, dtype: DType | None = None) -> list[Node]:
         return [self.node(v, dtype) for v in self.values]
@@ -294,7 +327,7 @@ def refuse_bool(x: Value, what: str) -> None:
 
 def full_like(x: Tracer, value: Any) -> Tracer:
     """A constant of `x`'s type and shape."""
-    return Tracer(builder().like(x.node, value), x.container, x.device)
+    return Tracer(builder().like(x.node, fitted(value, x.kind)), x.container, x.device)
 
 
 def stop_gradient(x: Value) -> Tracer:

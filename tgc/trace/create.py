@@ -18,6 +18,7 @@ from tgc.trace.core import (
     cast,
     dims_of,
     element_type,
+    fitted,
     opaque_view,
     scalar_of,
     stop_gradient,
@@ -37,7 +38,7 @@ def _filled(value: Any, dtype: DType, shape: Shape, container: str, device: str)
     if isinstance(value, Tracer):
         node = builder().cast(value.node, dtype)
         return Tracer(builder().broadcast(node, shape=shape, dims=()), container, device)
-    return Tracer(builder().const(scalar_of(value), dtype, shape), container, device)
+    return Tracer(builder().const(fitted(scalar_of(value), dtype), dtype, shape), container, device)
 
 
 def full_like(x: Value, value: Value, dtype: object = None, device: object = None) -> Tracer:

@@ -19,6 +19,8 @@ from tgc.trace.core import (
     cast,
     check_accepts,
     common_dtype,
+    fits,
+    fitted,
     full_like,
     is_number,
     map_op,
@@ -28,6 +30,7 @@ from tgc.trace.core import (
 )
 from tgc.trace.promote import default_float, floating
 from tgc.trace.state import current
+from tgc.trace.symbolic import SymbolicInt
 from tgc.trace.tracer import Tracer
 
 LN2 = math.log(2.0)
@@ -414,11 +417,24 @@ def clamp(x: Value, min: Value = None, max: Value = None) -> Tracer:
     """`x` limited to [min, max]; at the limits the gradient is x's. With min > max the result is max."""
     if min is None and max is None:
         raise unsupported("clamp without limits", hint="give min, max or both")
+    min, max = _limit(x, min, -1), _limit(x, max, 1)
+    if min is None and max is None:
+        return array(x)
     limits = [v for v in (min, max) if v is not None]
     out = Operands(x, *limits).tracer(x)
     if min is not None:
         out = map_op("clamp_min", out, min)
     return out if max is None else map_op("clamp_max", out, max)
+
+
+def _limit(x: Value, limit: Value, direction: int) -> Value:
+    """A limit below (-1) or above (1); none for one of numpy's beyond all numbers of x's type."""
+    if not isinstance(x, Tracer) or fits(limit, x.kind):
+        return limit
+    assert isinstance(limit, int)
+    if x.container == "torch" or limit * direction < 0:
+        fitted(limit, x.kind)
+    return None
 
 
 def clamp_min(x: Value, min: Value) -> Tracer:
@@ -434,6 +450,40 @@ def clamp_max(x: Value, max: Value) -> Tracer:
 
 def comparison(op: str) -> Callable[[Value, Value], Tracer]:
     def function(a: Value, b: Value) -> Tracer:
+        group = Operands(a, b)
+        if group.container == "torch" or group.dtype.kind not in ("int", "uint"):
+            return map_op(op, a, b)
+        # A Python integer is compared as such: it need not fit the type of an array.
+        exact = [_beyond(v) for v in (a, b)]
+        if any(v is not w for v, w in zip(exact, (a, b))):
+            dtype = dtypes.float64
+        elif all(fits(v, group.dtype) and not _is_number_given(v) for v in (a, b)):
+            dtype = group.dtype
+        else:
+            dtype = dtypes.int64
+        return group.wrap(builder().map(op, *(group.node(v, dtype) for v in exact)))
+
+    function.__name__ = op
+    return function
+
+
+def _beyond(value: Value) -> Value:
+    """Infinity for an integer that no type holds."""
+    if fits(value, dtypes.int64):
+        return value
+    assert isinstance(value, int)
+    return math.inf if value > 0 else -math.inf
+
+
+def _is_number_given(value: Value) -> bool:
+    """Whether a value is a Python integer among the arguments, or a size, which may be any."""
+    if isinstance(value, Tracer):
+        return value.container == "scalar" and value.kind is dtypes.int64
+    return isinstance(value, SymbolicInt)
+
+
+def _bitwise(op: str) -> Callable[[Value, Value], Tracer]:
+    def function(a: Value, b: Value) -> Tracer:
         return map_op(op, a, b)
 
     function.__name__ = op
@@ -441,7 +491,7 @@ def comparison(op: str) -> Callable[[Value, Value], Tracer]:
 
 
 eq, ne, lt, le, gt, ge = map(comparison, ("eq", "ne", "lt", "le", "gt", "ge"))
-bitwise_and, bitwise_or, bitwise_xor = map(comparison, ("and", "or", "xor"))
+bitwise_and, bitwise_or, bitwise_xor = map(_bitwise, ("and", "or", "xor"))
 
 
 def bitwise_not(x: Value) -> Tracer:

@@ -19,6 +19,7 @@ from tgc.trace.core import (
     broadcast_shape,
     builder,
     cast,
+    fitted,
     normal_axis,
     scalar_of,
     show_shape,
@@ -104,7 +105,7 @@ def _fitted(x: Tracer, region: Tracer, value: Value) -> Node:
 def _converted(value: Value, x: Tracer) -> Tracer:
     if isinstance(value, Tracer):
         return cast(value, x.kind)
-    return wrap(builder().const(scalar_of(value), x.kind), x)
+    return wrap(builder().const(fitted(scalar_of(value), x.kind), x.kind), x)
 
 
 # --- memory ---------------------------------------------------------------------------------------

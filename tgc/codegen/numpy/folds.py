@@ -124,7 +124,8 @@ class Folds:
         """The identity element of a fold, in its dtype."""
         value: float = BASIC_MONOIDS[s.monoid]
         if s.dtype.kind in ("int", "uint") and s.monoid in ("max", "min"):
-            return f"np.iinfo({dtype_text(s.dtype)}).{'min' if s.monoid == 'max' else 'max'}"
+            kind = dtype_text(s.dtype)
+            return f"{kind}(np.iinfo({kind}).{'min' if s.monoid == 'max' else 'max'})"
         return self.body.constants.name(
             Const(bool(value) if s.dtype is dtypes.bool_ else value, s.dtype)
         )
