@@ -196,7 +196,9 @@ class Lowered:
 
 def _excerpt(source: str, name: str) -> str:
     """The definition of one function in a module, with its decorators and the comments above it."""
-    native = re.search(rf"(^; .*\n)*^define void @{re.escape(name)}\(.*?^}}$", source, re.M | re.S)
+    native = re.search(
+        rf"(^; .*\n)*^define (void|i64) @{re.escape(name)}\(.*?^}}$", source, re.M | re.S
+    )
     if native is not None:
         return native[0] + "\n"
     lines = source.splitlines()

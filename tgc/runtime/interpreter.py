@@ -97,6 +97,7 @@ _PYTHON = {
     "PyObject_Vectorcall": "ptr",
     "PyObject_IsInstance": "i32",
     "PyLong_AsLongLong": "i64",
+    "PyLong_FromLongLong": "ptr",
     "PyFloat_AsDouble": "double",
     "PyErr_SetString": "void",
     "PyErr_Clear": "void",

@@ -23,7 +23,7 @@ from tgc.runtime.routine import NULL, Routine, builtin_routine, integer
 
 Kernel = Callable[..., None]
 
-_DEFINE = re.compile(r"^define void @([\w.]+)\((.*?)\)", re.MULTILINE)
+_DEFINE = re.compile(r"^define (void|i64) @([\w.]+)\((.*?)\)", re.MULTILINE)
 _first = threading.Lock()  # who loads the code of `arrays`
 _STREAMS = re.compile(r"align \d+ ; streams align (\d+)$", re.MULTILINE)
 
@@ -88,9 +88,9 @@ def streaming_text(text: str) -> str:
 
 def _with_wrappers(text: str) -> str:
     routines = [_none(), _complain(), _pointer()]
-    for name, parameters in _DEFINE.findall(text):
+    for result, name, parameters in _DEFINE.findall(text):
         kinds = [p.split()[0] for p in parameters.split(", ")][:-2]
-        routines += [_wrapper(name, kinds), _range(name, kinds)]
+        routines += [_wrapper(result, name, kinds), _range(result, name, kinds)]
     return "\n".join([TABLE, _DATA, text, *(r.text() for r in routines)])
 
 
@@ -143,12 +143,18 @@ def _pointer() -> Routine:
     return f
 
 
-def _wrapper(name: str, kinds: Sequence[str]) -> Routine:
+def _wrapper(result: str, name: str, kinds: Sequence[str]) -> Routine:
     """The kernel as a built-in function, of its own parameters of these kinds, then programs, piece and team.
 
-    The kernel's own last parameters are the first program and the one after the last.
+    The kernel's own last parameters are the first program and the one after the last. Of a kernel that has a result
+    it is that, or of those of the team's calls one that is not 0.
     """
     f = builtin_routine(f"{name}.call")
+
+    def give(value: str) -> None:
+        none = result == "void"
+        f.give(f.call("ptr", "@none") if none else f.api("PyLong_FromLongLong", value))
+
     with f.unless(f.test("eq", "i64 %count", integer(len(kinds) + 3))):
         f.give(f.call("ptr", "@complain", "ptr @wrong.count"))
     values = [
@@ -158,21 +164,21 @@ def _wrapper(name: str, kinds: Sequence[str]) -> Routine:
     *own, programs, piece, team = values
     every = (*own, integer(0), programs)
     with f.unless(f.test("sgt", programs, integer(1))):
-        f.call("void", f"@{name}", *every)
-        f.give(f.call("ptr", "@none"))
+        give(f.call(result, f"@{name}", *every))
     state = f.api("PyEval_SaveThread")
     with f.when(f.test("eq", team, integer(0))):
-        f.call("void", f"@{name}", *every)
+        value = f.call(result, f"@{name}", *every)
         f.api("PyEval_RestoreThread", state)
-        f.give(f.call("ptr", "@none"))
-    given = f.room(f"[{len(own)} x i64]")
-    for k, value in enumerate(own):
+        give(value)
+    found = f.variable(integer(0))
+    given = f.room(f"[{len(own) + 1} x i64]")
+    for k, value in enumerate([*own, found]):
         f.write(f.at(given, 8 * k), value)
     team = f.let("ptr", f"inttoptr {team} to ptr")
     run = f.read(team, "ptr").split()[1]
     f.call("void", run, team, f"ptr @{name}.range", given, programs, piece)
     f.api("PyEval_RestoreThread", state)
-    f.give(f.call("ptr", "@none"))
+    give(f.read(found))
     return f
 
 
@@ -186,11 +192,16 @@ def _converted(f: Routine, kind: str, thing: str) -> str:
     return f.read(result, "ptr")
 
 
-def _range(name: str, kinds: Sequence[str]) -> Routine:
-    """The kernel as a team calls it: the address of the arguments, and a range of programs."""
+def _range(result: str, name: str, kinds: Sequence[str]) -> Routine:
+    """The kernel as a team calls it: the address of the arguments and of a result, and a range of programs."""
     f = Routine("void", f"{name}.range", "ptr %given", "i64 %first", "i64 %last")
     given = [f.read(f.at("ptr %given", 8 * k), kind) for k, kind in enumerate(kinds)]
-    f.call("void", f"@{name}", *given, "i64 %first", "i64 %last")
+    value = f.call(result, f"@{name}", *given, "i64 %first", "i64 %last")
+    if result != "void":
+        with f.when(f.test("ne", value, integer(0))):
+            f.do(
+                f"store atomic {value}, {f.element('ptr %given', integer(len(kinds)))} monotonic, align 8"
+            )
     f.give()
     return f
 
@@ -205,6 +216,6 @@ def _load(text: str) -> tuple[dict[str, Kernel], Any]:
             engine = load(source, arrays.SOURCE)
             arrays.attach(engine)
     fill_table(engine, "api", addresses())
-    names = [name for name, _ in _DEFINE.findall(text)]
+    names = [name for _, name, _ in _DEFINE.findall(text)]
     calls = {name: builtin(name, engine.get_function_address(f"{name}.call")) for name in names}
     return calls, engine

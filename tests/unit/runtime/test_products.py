@@ -148,6 +148,12 @@ def scores(x, w, b):  # type: ignore[no-untyped-def]
     return e / tgc.sum(e, axis=-1, keepdims=True)
 
 
+def picked(x, w, b):  # type: ignore[no-untyped-def]
+    """The kernel has a result of its own: whether a position was outside."""
+    place = tgc.astype(tgc.abs(b) * 10, "int64")
+    return tgc.tanh(x @ w + tgc.take_along_axis(b, place, axis=0))
+
+
 def columns(x, w, b):  # type: ignore[no-untyped-def]
     z = tgc.tanh(x @ w)
     return z, tgc.sum(z, axis=0)
@@ -163,7 +169,7 @@ def turned(x, w, b):  # type: ignore[no-untyped-def]
     return tgc.tanh(x @ w).T + 0.0
 
 
-FOLLOWERS = {f.__name__: f for f in (linear, flat, scores, columns)}
+FOLLOWERS = {f.__name__: f for f in (linear, flat, scores, picked, columns)}
 
 
 @pytest.mark.parametrize("function", FOLLOWERS)

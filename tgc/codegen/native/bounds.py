@@ -13,7 +13,7 @@ from tgc.kernel.ir import Gathered
 
 @dataclass
 class Bounds:
-    """What a kernel gathers by; at `pointer` it leaves the number of a term that was outside, counted from 1."""
+    """What a kernel gathers by; the variable at `pointer` is the number of a term that was outside, counted from 1."""
 
     addresses: Addresses
     pointer: str

@@ -61,10 +61,10 @@ def _follow(
     rows, pair = host.names.new("rows"), ", ".join(factors)
     each = size_text(found.each, host.sizes)
     beside = size_text(found.beside, host.sizes)
-    count = len(args) + bool(code.gathers)  # see `_launch`
+    words = len(args) + bool(code.gathers)  # the last is where its result goes
     return [
         f"{name} = 0",
-        f"{rows} = panels({pair}, place=({count}, {args.index(name)}), each={each}, beside={beside})",
+        f"{rows} = panels({pair}, place=({words}, {args.index(name)}), each={each}, beside={beside})",
         f"if {rows} is None:",
         f"    {allocated(found.buffer, name, host.sizes, {})}",
         f"    matmul({pair}, out={name})",
@@ -95,13 +95,12 @@ def _exports(plan: Plan) -> bool:
 
 def _launch(code: Emitted, args: list[str], host: Host, helpers: str | None = None) -> list[str]:
     """One call, of a team where there is work for two threads; `helpers` are one if they are not None."""
-    programs: Dim = product(tuple(a.programs for a in code.kernel.axes))
-    piece = max(1, round(PIECE_NS / _program_time(code.kernel)))
+    call = f"({', '.join(args)}"
     if not code.gathers:
-        return _run(code, ", ".join(args), programs, piece, host, helpers)
+        return _run(code, "", call, host, helpers)
     outside = host.names.new("outside")
-    lines = _run(code, ", ".join([*args, outside]), programs, piece, host)
-    return [f"{outside} = np.zeros(1, np.int64)", *lines, *_raise_outside(code, outside, host)]
+    lines = _run(code, f"{outside} = ", call, host, helpers)
+    return [*lines, *_raise_outside(code, outside, host)]
 
 
 def _raise_outside(code: Emitted, outside: str, host: Host) -> list[str]:
@@ -111,22 +110,23 @@ def _raise_outside(code: Emitted, outside: str, host: Host) -> list[str]:
         extent = size_text(term.extent, host.sizes)
         message = f"an index is out of bounds for an axis of size {{{extent}}} "
         lines += [
-            f"if {outside}[0] == {number}:",
+            f"if {outside} == {number}:",
             f'    raise IndexError(f"{message}" {f"({cited(term.line)})"!r})',
         ]
     return lines
 
 
-def _run(
-    code: Emitted, call: str, programs: Dim, piece: int, host: Host, helpers: str | None = None
-) -> list[str]:
+def _run(code: Emitted, to: str, call: str, host: Host, helpers: str | None) -> list[str]:
+    """The call, `to` being what its result is assigned to: on this thread, or by a team."""
+    programs: Dim = product(tuple(a.programs for a in code.kernel.axes))
+    piece = max(1, round(PIECE_NS / _program_time(code.kernel)))
     if helpers is None and isinstance(programs, int) and programs < 2 * piece:
-        return [f"{code.name}({call}, {programs}, {piece}, 0)"]
+        return [f"{to}{code.name}{call}, {programs}, {piece}, 0)"]
     count = host.names.new("programs")
     lines = [
         f"{count} = {size_text(programs, host.sizes)}",
         f"if {count} < {2 * piece}{'' if helpers is None else f' and {helpers} is None'}:",
-        f"    {code.name}({call}, {count}, {piece}, 0)",
+        f"    {to}{code.name}{call}, {count}, {piece}, 0)",
         "else:",
     ]
     chosen = code.name
@@ -138,7 +138,7 @@ def _run(
         chosen = host.names.new("kernel")
         lines.append(f'    {chosen} = code.streaming("{code.name}") if {test} else {code.name}')
     team = "team()" if helpers is None else f"{helpers} or team()"
-    return [*lines, f"    {chosen}({call}, {count}, {piece}, {team})"]
+    return [*lines, f"    {to}{chosen}{call}, {count}, {piece}, {team})"]
 
 
 def _program_time(kernel: Kernel) -> float:

@@ -70,7 +70,7 @@ class Emitted:
 def emit_kernel(kernel: Kernel, name: str) -> Emitted:
     """The function `name(buffers..., sizes..., first, last)`, which runs programs first to last.
 
-    One that gathers takes behind its sizes where to write the number of what was out of bounds: 1 for `gathers[0]`.
+    One that gathers returns the number of something that was out of bounds: 1 for `gathers[0]`, 0 for nothing.
 
     Raises:
         BackendError: the kernel has something this engine cannot do.
@@ -144,16 +144,23 @@ class _Writer:
         for b, parameter in zip(kernel.buffers, parameters, strict=False):
             self.pointers[b.name] = parameter.split()[-1]
         self.scratch = Scratch(kernel, self.addresses, self.bounds)
-        self.gathers = Bounds(self.addresses, f"%{f.fresh('outside')}")
-        if any(isinstance(s, Load) and gathered(s.index) for s, _ in statements(kernel.body)):
-            parameters.append(f"ptr {self.gathers.pointer}")
+        loads = (s for s, _ in statements(kernel.body) if isinstance(s, Load))
+        fails = any(gathered(s.index) for s in loads)
+        self.gathers = Bounds(self.addresses, "")
+        if fails:
+            self.gathers.pointer = f.put("outside.at", "alloca i64", once=True)
+            f.do(f"store i64 0, ptr {self.gathers.pointer}", once=True)
         items = nest(kernel)
         self.made = named(kernel)
         with f.loop("program", "%first", "%last") as program:
             self._place(program)
             self._items(items, _Scope({}))
-        head = f"define void @{self.name}({', '.join([*parameters, 'i64 %first', 'i64 %last'])}) nounwind"
-        return f.text(head, list(kernel.formula))
+        result = "void"
+        if fails:
+            result = f"i64 {f.put('outside', f'load i64, ptr {self.gathers.pointer}')}"
+        given = ", ".join([*parameters, "i64 %first", "i64 %last"])
+        head = f"define {result.split()[0]} @{self.name}({given}) nounwind"
+        return f.text(head, list(kernel.formula), result)
 
     def size(self, dim: Dim) -> str:
         return self.addresses.size(dim)

@@ -174,8 +174,8 @@ class Function:
         self.do(f"br label %{after}")
         self.label(after)
 
-    def text(self, head: str, comments: list[str]) -> str:
-        """`head { ... }` with a return at the end."""
+    def text(self, head: str, comments: list[str], result: str = "void") -> str:
+        """`head { ... }` with a return of a value at the end."""
         notes = [f"; {line}" for line in comments]
         return "\n".join(
             [
@@ -186,7 +186,7 @@ class Function:
                 "begin:",
                 *self.lines,
                 *(f"  call void @free(ptr {pointer})" for pointer in self._memory),
-                "  ret void",
+                f"  ret {result}",
                 "}",
             ]
         )
