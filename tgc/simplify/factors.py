@@ -62,7 +62,8 @@ def factors(
 ) -> Iterator[Factor]:
     """The factors of a product; a value that is none is its own only factor, and so is a quotient used elsewhere.
 
-    `through` looks through broadcasts.
+    A divisor that is a product comes as a whole, too, before its parts: what is divided by it once need not be divided
+    twice. `through` looks through broadcasts.
     """
     if depth and _opens(rewriter, node, depth):
         assert isinstance(node, Map)
@@ -70,10 +71,10 @@ def factors(
             rewriter, node.args[0], inverse=inverse, depth=depth - 1, through=through
         )
         if node.op != "neg":
-            flipped = inverse != (node.op == "div")
-            yield from factors(
-                rewriter, node.args[-1], inverse=flipped, depth=depth - 1, through=through
-            )
+            flipped, last = inverse != (node.op == "div"), node.args[-1]
+            if flipped and isinstance(last, Map) and last.op in ("mul", "square"):
+                yield Factor(last, inverse=True)
+            yield from factors(rewriter, last, inverse=flipped, depth=depth - 1, through=through)
         return
     yield Factor(node, inverse)
     source = _stretched(node) if depth and through else None

@@ -111,6 +111,15 @@ SUM = {"axes": (1,)}
             lambda g, x, y, s, t, w: g.map("add", g.map("mul", x, y), g.map("mul", y, w(s))),
             {"add": 1, "mul": 1},
         ),
+        # a divisor that is a product is one divisor
+        (
+            lambda g, x, y, s, t, w: g.map(
+                "add",
+                g.map("div", x, g.map("mul", w(s), y)),
+                g.map("div", w(t), g.map("mul", w(s), y)),
+            ),
+            {"add": 1, "mul": 1, "div": 1},
+        ),
         # a factor inside two broadcasts stays inside
         (
             lambda g, x, y, s, t, w: g.map(
