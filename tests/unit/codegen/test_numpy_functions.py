@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -159,3 +160,15 @@ def test_signs(dtype: type) -> None:
     wanted = np.sign(x)
     np.testing.assert_array_equal(sign(x, out=np.empty_like(x)), wanted)
     np.testing.assert_array_equal(sign(x, out=x), wanted)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_error_function_of_all_numbers(sign: int) -> None:
+    """Its polynomial has no bound: it has to grow where the hyperbolic tangent has reached 1."""
+    x = np.concatenate([np.logspace(-44, 38.5, 20_000), np.linspace(2, 12, 20_000), [0, np.inf]])
+    x = sign * x.astype(np.float32)
+    found = tgc.jit(tgc.erf, backend="numpy")(x)
+    wanted = np.array([math.erf(float(a)) for a in x])
+    np.testing.assert_allclose(found, wanted, rtol=4 * 2.0**-23, atol=3e-45)
+    assert (np.abs(found) <= 1).all()
+    assert np.isnan(tgc.jit(tgc.erf, backend="numpy")(np.float32([np.nan]))).all()
