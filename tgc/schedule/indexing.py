@@ -12,7 +12,18 @@ from dataclasses import dataclass
 
 from tgc.errors import Line
 from tgc.ir.nodes import Broadcast, Flip, Movement, Pad, Permute, Reshape, Shape, Slice
-from tgc.ir.sizes import Dim, Size, cdiv, exact_quotient, floordiv, product, substitute, symbols
+from tgc.ir.sizes import (
+    Atom,
+    Dim,
+    FloorDiv,
+    Size,
+    cdiv,
+    exact_quotient,
+    floordiv,
+    product,
+    substitute,
+    symbols,
+)
 from tgc.kernel.ir import Gathered, Index, Program, Quotient, Remainder, Term
 
 Extents = Mapping[str, Dim]
@@ -83,11 +94,17 @@ def nonnegative(value: Dim) -> bool:
     if isinstance(value, int):
         return value >= 0
     if any(not isinstance(atom, str) for monomial, _ in value.terms for atom in monomial):
-        return all(c >= 0 for _, c in value.terms)
+        return all(c >= 0 and all(map(_atom_nonnegative, m)) for m, c in value.terms)
     shifted = substitute(value, {s: Size.symbol(s) + 2 for s in symbols(value)})
     if isinstance(shifted, int):
         return shifted >= 0
     return all(c >= 0 for _, c in shifted.terms)
+
+
+def _atom_nonnegative(atom: Atom) -> bool:
+    if isinstance(atom, FloorDiv):
+        return nonnegative(atom.numerator) and nonnegative(atom.denominator)
+    return True
 
 
 def upper(index: Index, extents: Extents) -> Dim | None:

@@ -1,4 +1,4 @@
-"""One element selected out of each row is read by index, not by comparing every position."""
+"""Elements read by index: one selected out of each row, and those of rolled arrays."""
 
 from __future__ import annotations
 
@@ -45,3 +45,17 @@ def test_what_lies_outside_selects_nothing() -> None:
     np.testing.assert_array_equal(function(x, at), [0, 0, 11])
     np.testing.assert_array_equal(function(x[:, ::-1], at), [0, 0, 10])
     np.testing.assert_array_equal(function(x.T[:3, :3], at[::-1]), [9, 0, 0])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 4097])
+def test_rolled_arrays_read_nothing_outside(n: int, backend: str) -> None:
+    """A shift backwards divides a negative number by a size: no index that has it is known to be inside."""
+    if backend == "native":
+        pytest.importorskip("llvmlite")
+    memory = np.full(3 * n, np.nan)
+    x = memory[n : 2 * n]
+    x[:] = np.arange(n)
+    for shift in (-1, 1, -2, 2, -n, -3 * n - 1):
+        rolled = tgc.jit(lambda x, s=shift: np.roll(x, s) - np.roll(x * x, -s), backend=backend)
+        np.testing.assert_array_equal(rolled(x), np.roll(x, shift) - np.roll(x * x, -shift))

@@ -81,6 +81,7 @@ x.T, x.transpose(), b.transpose(2, 0, 1), np.transpose(b, (1, 0, 2)), np.swapaxe
 np.moveaxis(b, 0, -1), np.expand_dims(x, 0), np.expand_dims(x, (0, 3)), np.squeeze(x[None])
 np.broadcast_to(v, (3, 4)), np.tile(x, 2), np.tile(v, (3, 1)), np.repeat(x, 2, axis=0), np.repeat(v, 2)
 np.flip(x), np.flip(x, 0), np.fliplr(x), np.roll(x, 1), np.roll(x, 2, axis=1)
+np.roll(x, -1), np.roll(x, (-3, 5), (0, 1))
 np.concatenate([x, y]), np.concatenate((x, y), axis=1), np.stack([x, y], axis=-1), np.vstack([x, v]), np.hstack([v, v])
 np.split(x, 2, axis=1), np.array_split(x, 2), np.split(x, [1, 3], axis=1)
 np.meshgrid(v, w[0])
