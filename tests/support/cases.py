@@ -233,6 +233,21 @@ def outer_fold() -> Graph:
     )
 
 
+def sum_of_column_minima() -> Graph:
+    """The shares of the largest of each row may not join the kernel on whose minima their total rests."""
+    g = Builder()
+    x, y = (g.input(name, d.float32, (N, M)) for name in "xy")
+    high, low = g.fold("max", x, axes=(1,)), g.fold("min", y, axes=(0,))
+    total = g.broadcast(g.fold("sum", low, axes=(0,)), shape=high.shape, dims=())
+    ties = g.map("eq", y, g.broadcast(low, shape=y.shape, dims=(1,)))
+    ones = g.cast(g.map("or", ties, g.map("ne", y, y)), d.float32)
+    return g.graph(
+        "sum_of_column_minima",
+        (x, y),
+        (g.map("add", high, total), ties, g.fold("sum", ones, axes=(0,))),
+    )
+
+
 CASES: tuple[Callable[[], Graph], ...] = (
     silu,
     affine,
@@ -253,6 +268,7 @@ CASES: tuple[Callable[[], Graph], ...] = (
     flat_gather,
     three_axes,
     outer_fold,
+    sum_of_column_minima,
 )
 
 

@@ -177,9 +177,10 @@ class Partition:
             if home is None:
                 groups.append(unit)
             else:
+                # Not less what it writes itself: of that it may read the partial results.
+                home.reads |= unit.reads - home.writes
                 home.roots += unit.roots
                 home.space = max(home.space, unit.space, key=len)
-                home.reads = (home.reads | unit.reads) - home.writes
         return _in_order(groups)
 
     def _unit(self, root: Root) -> Group:
