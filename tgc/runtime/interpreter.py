@@ -133,8 +133,8 @@ OBJECTS: dict[str, Any] = {
 _ORDER = (*RESULTS, *OBJECTS)
 
 TABLE = f"@api = global [{len(_ORDER)} x ptr] zeroinitializer\n"
-"""What one module of an engine says, and the others:"""
 TABLE_ELSEWHERE = f"@api = external global [{len(_ORDER)} x ptr]\n"
+"""The table in one module of an engine, and in the others that use it."""
 
 
 def entry(name: str) -> str:
