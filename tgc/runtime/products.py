@@ -23,7 +23,7 @@ SIDE = 32
 PIECE = 1 << 15
 """Elements whose copy is worth a thread's while."""
 HEIGHT, WIDTH, PROGRAMS = 240, 8, 16
-"""Rows of a program, its panels at most, and programs that are enough to make it so large."""
+"""Rows of a program, its panels at most, and how many programs there should be before they are so large."""
 
 TALL, ROOM = 240, 480 << 10
 """Rows of a product, and bytes, that a program computes at most before others read them: they stay in its cache."""
@@ -53,8 +53,9 @@ def panels(a: Array, b: Array, *, place: tuple[int, int], each: int, beside: int
         return None
     (m, k), n = a.shape, b.shape[1]
     unit = each // math.gcd(each, n)
-    height = unit * min(TALL // unit, ROOM // (unit * n * a.itemsize))
-    if height < SIDE or m <= height:
+    most = min(TALL, ROOM // (n * a.itemsize), m // PROGRAMS)
+    height = most // unit * unit
+    if height < SIDE:
         return None
     shape, left, right = taken
     module = _module(shape, left[0], right[0])

@@ -181,6 +181,7 @@ def test_kernels_follow_products(
     """Results are those of the product as a whole, to the bit, which is not made where rows fit a program."""
     if (function, width) == ("flat", 1000):
         pytest.skip("4096 elements are no rows of 1000")
+    monkeypatch.setattr(products, "PROGRAMS", 4)
     compiled = tgc.jit(FOLLOWERS[function], backend="native")
     x, w = factors(700, 300, width, "CC", "float32")
     b = np.linspace(-1, 1, width, dtype=np.float32)
