@@ -1,72 +1,78 @@
-"""Matrix products by the team that runs kernels; `codegen/native/products.py` says why not by numpy's library."""
+"""Matrix products whose rows are read by a kernel as they are computed; see `codegen/native/products.py`."""
 
 from __future__ import annotations
 
 import ctypes
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tgc.codegen.native.products import FOLLOWED, STRIP, Shape, emit
+from tgc.codegen.native.products import FOLLOWED, emit
 from tgc.ir import dtypes
-from tgc.runtime.memory import empty
 from tgc.runtime.native import Module
-from tgc.runtime.objects import features
 from tgc.runtime.team import team
 
 LEAST = 1 << 22
 """Multiplications from which a library uses threads: below, nothing of it is left running."""
-SIDE = 32
-"""Rows and columns that are worth a copy of the factors."""
-PIECE = 1 << 15
-"""Elements whose copy is worth a thread's while."""
-HEIGHT, WIDTH, PROGRAMS = 240, 8, 16
-"""Rows of a program, its panels at most, and how many programs there should be before they are so large."""
-
-TALL, ROOM = 240, 480 << 10
-"""Rows of a product, and bytes, that a program computes at most before others read them: they stay in its cache."""
+DEEPEST = 2048
+"""Bytes of a row of the left factor. Beyond, the product is so much work that it is better done as a whole: a library's
+threads share their copy of the right factor, which here each of ours makes."""
+LOWEST, TALLEST, ROOM = 128, 512, 1 << 20
+"""Rows, and bytes, that are computed before others read them: few enough to stay in a processor's cache, and enough for
+the library's copy of the right factor to pay."""
+PROGRAMS = 16
+"""How many programs there should be."""
 
 Array = np.ndarray[Any, Any]
 
 
-def matmul(a: Array, b: Array, *, out: Array) -> None:
-    """`np.matmul(a, b, out=out)` for contiguous results; the same bits on any number of threads."""
-    taken = _taken(a, b)
-    if taken is None:
-        np.matmul(a, b, out=out)
-    else:
-        _multiply(*taken, a, b, out)
-
-
 def panels(a: Array, b: Array, *, place: tuple[int, int], each: int, beside: int) -> _Panels | None:
-    """A team for a kernel that reads the product: programs run after the rows they read. None where that does not pay.
+    """A team for a kernel that reads a @ b: programs run after the rows they read. None where that does not pay.
 
     Args:
         place: how many arguments the kernel has, and which of them is the product.
         each: elements of the product that a program reads.
         beside: programs that read the same ones.
     """
-    taken = _taken(a, b)
-    if taken is None:
+    library = _library()
+    if library is None or a.ndim != 2 or b.ndim != 2 or a.dtype.name not in library.gemm:
         return None
-    (m, k), n = a.shape, b.shape[1]
+    (m, k), n, item = a.shape, b.shape[1], a.itemsize
+    left, right = _order(a), _order(b)
+    if left is None or right is None or m * n * k < LEAST or k * item > DEEPEST:
+        return None
     unit = each // math.gcd(each, n)
-    most = min(TALL, ROOM // (n * a.itemsize), m // PROGRAMS)
-    height = most // unit * unit
-    if height < SIDE:
+    height = min(TALLEST, ROOM // (n * item), m // PROGRAMS) // unit * unit
+    if height < LOWEST:
         return None
-    shape, left, right = taken
-    module = _module(shape, left[0], right[0])
-    packed = _packed(shape, module, b, right)
-    values = dict(zip(("m", "n", "k", "stride"), (m, n, k, left[1])))
-    values |= {"a": a.ctypes.data, "packed": packed.ctypes.data}
-    values |= {"run": module.address("run"), "team": team()}
-    values |= {"height": height, "programs": _cdiv(m, height)}
-    values |= {"count": place[0], "slot": place[1], "each": each, "beside": beside}
+    values = {
+        "run": _module(a.dtype.name).address("run"),
+        "team": team(),
+        "a": a.ctypes.data,
+        "b": b.ctypes.data,
+        "gemm": library.gemm[a.dtype.name],
+        "threads": library.threads,
+        "set_threads": library.set_threads,
+        "users": ctypes.addressof(_users),
+        "m": m,
+        "n": n,
+        "k": k,
+        "a_step": a.strides[0],
+        "a_turned": left.turned,
+        "lda": left.far,
+        "b_turned": right.turned,
+        "ldb": right.far,
+        "height": height,
+        "programs": -(-m // height),
+        "count": place[0],
+        "slot": place[1],
+        "each": each,
+        "beside": beside,
+    }
     words = (ctypes.c_int64 * len(FOLLOWED))(*(values.get(name, 0) for name in FOLLOWED))
-    return _Panels(words, a, b, packed)
+    return _Panels(words, a, b)
 
 
 class _Panels:
@@ -79,69 +85,58 @@ class _Panels:
         return ctypes.addressof(self._words)
 
 
-_Order = tuple[bool, int]
-"""Whether rows are contiguous, else columns, and elements from one to the next."""
+class _Order(NamedTuple):
+    """How a matrix lies: CBLAS_TRANSPOSE, and elements from one row (column, where turned) to the next."""
+
+    turned: int
+    far: int
 
 
-def _taken(a: Array, b: Array) -> tuple[Shape, _Order, _Order] | None:
-    """How the factors lie, if their product is for us."""
-    if a.ndim != 2 or b.ndim != 2:
-        return None
-    (m, k), n = a.shape, b.shape[1]
-    if m * n * k < LEAST or m < SIDE or n < SIDE:
-        return None
-    shape, left, right = _shape(a.dtype.name), _order(a), _order(b)
-    if shape is None or left is None or right is None:
-        return None
-    return shape, left, right
-
-
-def _multiply(shape: Shape, left: _Order, right: _Order, a: Array, b: Array, out: Array) -> None:
-    (m, k), n = a.shape, b.shape[1]
-    module, across = _module(shape, left[0], right[0]), _cdiv(n, shape.columns)
-    packed = _packed(shape, module, b, right)
-    height = _cdiv(_cdiv(m, _cdiv(m, HEIGHT)), shape.rows) * shape.rows
-    blocks = _cdiv(m, height)
-    width = min(WIDTH, max(1, across * blocks // PROGRAMS))
-    width = _cdiv(across, _cdiv(across, width))
-    programs = blocks * _cdiv(across, width)
-    module["product"](a, packed, out, m, n, k, left[1], height, width, programs, 1, team())
-
-
-def _packed(shape: Shape, module: Module, b: Array, right: _Order) -> Array:
-    """The right factor in panels."""
-    k, n = b.shape
-    across, strips = _cdiv(n, shape.columns), _cdiv(k, STRIP)
-    packed = empty(across * shape.columns * strips * STRIP, b.dtype)
-    parts, each = (strips, STRIP * n) if right[0] else (across, shape.columns * k)
-    module["panels"](b, packed, n, k, right[1], parts, max(1, PIECE // each), team())
-    return packed
-
-
-def _order(array: Array) -> _Order | None:
-    """How a matrix lies; None if neither its rows nor its columns are contiguous."""
-    item = array.itemsize
-    for by_rows, (near, far) in ((True, array.strides[::-1]), (False, array.strides)):
-        if near == item and far % item == 0:
-            return by_rows, far // item
+def _order(matrix: Array) -> _Order | None:
+    """None if neither rows nor columns are contiguous, or they lie backwards."""
+    item = matrix.itemsize
+    for turned, (far, near), count in (
+        (111, matrix.strides, matrix.shape[1]),
+        (112, matrix.strides[::-1], matrix.shape[0]),
+    ):
+        if near == item and far % item == 0 and far // item >= max(1, count):
+            return _Order(turned, far // item)
     return None
 
 
-def _cdiv(a: int, b: int) -> int:
-    return -(-a // b)
+# --- the library ----------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=8)
-def _shape(name: str) -> Shape | None:
-    """What products of a type are made of here: a tile takes three quarters of the registers."""
-    if name not in ("float32", "float64"):
+class _Library(NamedTuple):
+    """Addresses of functions of OpenBLAS with integers of 64 bits; `gemm` by type."""
+
+    gemm: dict[str, int]
+    threads: int
+    set_threads: int
+
+
+@lru_cache(maxsize=1)
+def _library() -> _Library | None:
+    """The library that numpy multiplies with, if it is one whose threads can be told to rest."""
+    numpy = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
+
+    def address(name: str) -> int:
+        found = ctypes.cast(getattr(numpy, f"scipy_{name}64_"), ctypes.c_void_p).value
+        assert found is not None
+        return found
+
+    try:
+        gemm = {"float32": address("cblas_sgemm"), "float64": address("cblas_dgemm")}
+        threads = address("openblas_get_num_threads"), address("openblas_set_num_threads")
+    except AttributeError:
         return None
-    dtype, has = getattr(dtypes, name), features()
-    if has.get("avx512f"):
-        return Shape(dtype, 64, 12)
-    return Shape(dtype, 32, 6) if has.get("avx2") else None
+    return _Library(gemm, *threads)
 
 
-@lru_cache(maxsize=32)
-def _module(shape: Shape, left_by_rows: bool, right_by_rows: bool) -> Module:
-    return Module(emit(shape, left_by_rows, right_by_rows))
+_users = (ctypes.c_int64 * 3)()
+"""A lock, how many products are under way, and the threads that the library had before them."""
+
+
+@lru_cache(maxsize=2)
+def _module(name: str) -> Module:
+    return Module(emit(getattr(dtypes, name)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tgc.codegen.naming import Names, cited, size_operand, size_text
 from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.native.rows import Follower, followed
-from tgc.codegen.numpy.host import Host, allocated
+from tgc.codegen.numpy.host import Host, allocated, by_numpy
 from tgc.codegen.numpy.host import emit_host as emit_host_function
 from tgc.ir import dtypes
 from tgc.ir.ops import OPS
@@ -38,7 +38,7 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
 
     def multiply(position: int, pair: tuple[str, str], out: str) -> list[str]:
         if position not in behind:
-            return [f"matmul({', '.join(pair)}, out={out})"]
+            return by_numpy(position, pair, out)
         factors[position] = pair
         return []
 
@@ -67,7 +67,7 @@ def _follow(
         f"{rows} = panels({pair}, place=({words}, {args.index(name)}), each={each}, beside={beside})",
         f"if {rows} is None:",
         f"    {allocated(found.buffer, name, host.sizes, {})}",
-        f"    matmul({pair}, out={name})",
+        f"    np.matmul({pair}, out={name})",
         *_launch(code, args, host, rows),
     ]
 
