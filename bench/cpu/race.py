@@ -36,6 +36,7 @@ PREPARE_SECONDS = 240.0  # the longest compilation waited for
 HUGE = 10**8  # elements at which only some engines take part
 LEAST_ROUNDS, MOST_ROUNDS = 3, 25
 PAUSE = 15e-3  # OpenMP's threads keep a core busy for 8 to 11 ms after their work: the next engine must not pay for it
+PAUSE_OF_PRODUCTS = 150e-3  # OpenBLAS's do so for longer than 50 ms
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,8 @@ def run(cell: Cell, workers: Sequence[Worker], references: References, budget: f
             else:
                 refused[worker.engine] = problem
     samples: dict[str, list[float]] = {worker.engine: [] for worker in willing}
-    for engine, value in _samples(willing, budget):
+    pause = PAUSE_OF_PRODUCTS if TASKS[cell.task].multiplies else PAUSE
+    for engine, value in _samples(willing, budget, pause):
         if isinstance(value, str):
             refused[engine] = value
         else:
@@ -292,7 +294,9 @@ def _prepared(
     return None
 
 
-def _samples(workers: Sequence[Worker], budget: float) -> Iterator[tuple[str, float | str]]:
+def _samples(
+    workers: Sequence[Worker], budget: float, pause: float
+) -> Iterator[tuple[str, float | str]]:
     """Yield (engine, seconds a call), or why it stopped, for at most `budget` seconds after three rounds.
 
     An engine that takes more than its share of the time stops after its third sample.
@@ -313,7 +317,7 @@ def _samples(workers: Sequence[Worker], budget: float) -> Iterator[tuple[str, fl
             alive = [w for w in alive if spent[w.engine] < budget / 2]
         turn = number % max(1, len(alive))
         for worker in (*alive[turn:], *alive[:turn]):
-            time.sleep(PAUSE)
+            time.sleep(pause)
             begin = time.perf_counter()
             try:
                 yield worker.engine, worker.ask("sample")

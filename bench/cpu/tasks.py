@@ -43,6 +43,7 @@ class Task:
         rtol: the largest accepted difference from float64, relative to the largest element of a result.
         random: results are draws: only their moments are compared.
         alters: inputs that a call may overwrite.
+        multiplies: there are products of large matrices.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     rtol: float = 2e-5
     random: bool = False
     alters: tuple[int, ...] = ()
+    multiplies: bool = False
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -165,6 +167,7 @@ TASKS: Mapping[str, Task] = {
             wrt=(0, 1, 2),
             cotangent=True,
             rtol=1e-4,
+            multiplies=True,
         ),
         Task("variance", _normals(1), wrt=(0,), rtol=1e-4),
         Task("column sums", _normals(1), shapes=ROWS, rtol=1e-4),
