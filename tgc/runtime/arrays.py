@@ -19,7 +19,7 @@ import numpy as np
 from tgc.runtime import blocks, memory
 from tgc.runtime.interpreter import TABLE_ELSEWHERE, Array, Bytes, Tuple
 from tgc.runtime.objects import Source, builtin, fill_table
-from tgc.runtime.routine import NULL, Routine, builtin_routine, integer
+from tgc.runtime.routine import NULL, Routine, builtin_routine, giving, integer
 
 _NEVER = 1 << 62
 _TYPES = (
@@ -131,7 +131,7 @@ if hasattr(os, "register_at_fork"):
 
 def _text() -> str:
     empties = (_builtin_make("empty", "false"), _builtin_make("empty.dltensor", "true"))
-    routines = (_alike_text(), _no(), *empties, _make(), _known())
+    routines = (_alike_text(), giving("no", "False"), *empties, _make(), _known())
     data = f"""
 @types = global [{3 * len(_TYPES)} x i64] zeroinitializer
 declare {{ i64, i1 }} @llvm.smul.with.overflow.i64(i64, i64)
@@ -141,15 +141,6 @@ declare {{ i64, i1 }} @llvm.smul.with.overflow.i64(i64, i64)
 
 SOURCE = Source("arrays", _text, plain=True)
 """What `attach` wants in an engine, beside a module that has the table of functions."""
-
-
-def _no() -> Routine:
-    """`return False`"""
-    f = Routine("ptr", "no")
-    no = f.object("False")
-    f.api("Py_IncRef", no)
-    f.give(no)
-    return f
 
 
 def _expect(f: Routine, condition: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from tgc.runtime import arrays
 from tgc.runtime.interpreter import TABLE, Array, addresses, is_laid_out_as_known
 from tgc.runtime.objects import Source, assembly, builtin, features, fill_table, load
-from tgc.runtime.routine import NULL, Routine, builtin_routine, integer
+from tgc.runtime.routine import NULL, Routine, builtin_routine, giving, integer
 
 Kernel = Callable[..., None]
 
@@ -87,7 +87,7 @@ def streaming_text(text: str) -> str:
 
 
 def _with_wrappers(text: str) -> str:
-    routines = [_none(), _complain(), _pointer()]
+    routines = [giving("none", "None"), _complain(), _pointer()]
     for result, name, parameters in _DEFINE.findall(text):
         kinds = [p.split()[0] for p in parameters.split(", ")][:-2]
         routines += [_wrapper(result, name, kinds), _range(result, name, kinds)]
@@ -99,15 +99,6 @@ _DATA = """
 @wrong.type = constant [31 x i8] c"expected an array or a pointer\\00"
 @name.dltensor = constant [9 x i8] c"dltensor\\00"
 """
-
-
-def _none() -> Routine:
-    """`return None`"""
-    f = Routine("ptr", "none")
-    none = f.object("None")
-    f.api("Py_IncRef", none)
-    f.give(none)
-    return f
 
 
 def _complain() -> Routine:

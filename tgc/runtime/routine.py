@@ -209,3 +209,12 @@ class Routine:
 def builtin_routine(name: str) -> Routine:
     """`PyObject *name(PyObject *self, PyObject **arguments, Py_ssize_t count)`: see `objects.builtin`."""
     return Routine("ptr", name, "ptr %self", "ptr %arguments", "i64 %count", linkage="")
+
+
+def giving(name: str, thing: str) -> Routine:
+    """`PyObject *name(void)`: one of the objects in the table."""
+    f = Routine("ptr", name)
+    found = f.object(thing)
+    f.api("Py_IncRef", found)
+    f.give(found)
+    return f
