@@ -81,7 +81,7 @@ def test_gradient_kernels_compute_what_the_graph_says(
 def test_pairs_are_precise_on_an_h100(name: str, dtype: DType, tmp_path: Path) -> None:
     pytest.importorskip("triton")
     from tests.support.emitted import compile_plan
-    from tgc.runtime.static_model import has_approximate_math
+    from tests.support.static_model import has_approximate_math
 
     graph = operation(name, dtype)
     sizes = {"n": 4096}

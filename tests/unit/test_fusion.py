@@ -134,7 +134,7 @@ SPILLS = pytest.mark.xfail(
 def test_kernels_on_an_h100(name: str, shape: tuple[int, int]) -> None:
     """No spills, 128-bit accesses to the data (its rows are aligned), no approximate arithmetic."""
     pytest.importorskip("triton")
-    from tgc.runtime.static_model import accesses, has_approximate_math
+    from tests.support.static_model import accesses, has_approximate_math
 
     pair = lowered(name, "f32", *shape)
     for kernel in pair.kernels:

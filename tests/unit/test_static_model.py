@@ -9,9 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tgc.errors import BackendError
-from tgc.runtime.offline import Binary, compile_kernel
-from tgc.runtime.static_model import (
+from tests.support.static_model import (
     Access,
     Traffic,
     accesses,
@@ -19,6 +17,8 @@ from tgc.runtime.static_model import (
     threads_per_program,
     traffic,
 )
+from tgc.errors import BackendError
+from tgc.runtime.offline import Binary, compile_kernel
 
 pytest.importorskip("triton")
 pytest.importorskip("torch")

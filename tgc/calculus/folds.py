@@ -12,9 +12,7 @@ from tgc.errors import DerivativeError
 from tgc.ir.build import Builder
 from tgc.ir.nodes import DIFFERENTIABLE_FOLDS, Fold, Node
 
-HINT = (
-    "write it with sum, max, min, prod or cumsum, or give its derivative with tgc.custom_derivative"
-)
+HINT = "write it with sum, max, min, prod or cumsum"
 
 
 def fold_adjoint(g: Builder, node: Fold, ct: Cotangent) -> Cotangent | None:

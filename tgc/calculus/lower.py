@@ -15,7 +15,6 @@ from tgc.ir.ops import OPS
 FUNCTIONS = {
     "Abs": "abs",
     "ceiling": "ceil",
-    "asin": "asin",
     "Max": "maximum",
     "Min": "minimum",
 }

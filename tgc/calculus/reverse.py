@@ -135,7 +135,7 @@ def no_rule(node: Call) -> DerivativeError:
     return DerivativeError(
         f"no derivative of {node.name}",
         line=node.line,
-        hint="wrap its operands in tgc.stop_gradient, or give its derivative with tgc.custom_derivative",
+        hint="wrap its operands in tgc.stop_gradient",
     )
 
 

@@ -27,7 +27,7 @@ from typing import TypeAlias
 
 from tgc.errors import Line
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Dim
+from tgc.ir.sizes import Dim, cdiv
 from tgc.ir.sizes import Guard as Guard
 
 INT32_ELEMENTS = 2**31 - 2**20
@@ -43,8 +43,7 @@ class Axis:
 
     `block`: elements per tile, which may depend on the sizes of the lanes beside it (for Triton it is a power of two);
     for a lane axis, whose tile is the extent, rounded up where the backend wants that, it is None, or the extent as a
-    number where the regime pins it. `split`: for a loop axis
-    divided among programs, elements per program.
+    number where the regime pins it. `split`: for a loop axis divided among programs, elements per program.
     """
 
     name: str
@@ -56,8 +55,6 @@ class Axis:
     @property
     def programs(self) -> Dim:
         """How many programs lie along this axis."""
-        from tgc.ir.sizes import cdiv
-
         if self.kind == "grid":
             return cdiv(self.extent, self.block or 1)
         return 1 if self.split is None else cdiv(self.extent, self.split)

@@ -17,7 +17,6 @@ from tgc.ir.sizes import (
     Dim,
     FloorDiv,
     Size,
-    cdiv,
     exact_quotient,
     floordiv,
     product,
@@ -264,23 +263,3 @@ def row_major(shape: Shape) -> tuple[Dim, ...]:
     """The strides of a contiguous array, in elements; as of one element where there are none, so that none is zero."""
     extents = [d if d != 0 else 1 for d in shape]
     return tuple(product(extents[k + 1 :]) for k in range(len(shape)))
-
-
-__all__ = [
-    "ZERO",
-    "Condition",
-    "add",
-    "axis",
-    "cdiv",
-    "gathered",
-    "nonnegative",
-    "program",
-    "pull",
-    "quotient",
-    "remainder",
-    "row_major",
-    "scale",
-    "shift",
-    "upper",
-    "within",
-]

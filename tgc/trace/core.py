@@ -314,11 +314,6 @@ def cast(x: Tracer, dtype: DType) -> Tracer:
     return Tracer(builder().cast(x.node, dtype), x.container, x.device)
 
 
-def strong(x: Tracer, like: Tracer) -> Tracer:
-    """A weakly typed value as an array of another's container."""
-    return Tracer(x.node, like.container, x.device) if x.container == "scalar" else x
-
-
 def refuse_bool(x: Value, what: str) -> None:
     """Raise DTypeError for a bool array where torch does not define an operation and numpy may."""
     if isinstance(x, Tracer) and x.kind is dtypes.bool_ and x.container in ("torch", "spec"):
@@ -408,9 +403,7 @@ def unsupported(what: str, hint: str | None = None) -> UnsupportedOpError:
     return UnsupportedOpError(what, line=current().error_line(), hint=hint)
 
 
-def call(
-    function: Callable[..., Any], name: str, args: Sequence[Any], kwargs: dict[str, Any]
-) -> Any:
+def call(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run one operation at the user's line: lift its operands, detach its results under `torch.no_grad()`."""
     trace = current()
     if trace.depth:

@@ -1,8 +1,8 @@
 """Writing in place while tracing.
 
 A write gives the written tracer a new node; views of one memory are rewritten together, so that each sees what was
-written through another. A write into an argument or a captured array is refused: those effects belong to the graph's
-`writes`, which are not made yet.
+written through another. A write into an argument or a captured array is refused: only donated arguments are
+overwritten, by results.
 """
 
 from __future__ import annotations

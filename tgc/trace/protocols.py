@@ -37,7 +37,7 @@ def attribute(x: Tracer, name: str) -> Any:
         UnsupportedOpError: torch or numpy have it, tgc does not.
     """
     if name in PROPERTIES:
-        return call(PROPERTIES[name], name, (x,), {})
+        return call(PROPERTIES[name], (x,), {})
     if name == "size" and x.container == "numpy":
         return create.numel(x)
     spelling = method(x.container, name)
@@ -82,7 +82,7 @@ _REDUCTIONS = {
 def _into(out: Any, result: Tracer) -> Any:
     """The out= argument of numpy."""
     if isinstance(out, Tracer):
-        return call(assign, "out", (out, result), {})
+        return call(assign, (out, result), {})
     raise unsupported("out= with an array that is not traced")
 
 
@@ -214,7 +214,7 @@ def _operands(values: Any) -> Iterator[Any]:
 def _spelt(spelling: Spelling, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation of the table; `inplace=True` replaces the value of its first operand."""
     if kwargs.get("inplace") is True:
-        return call(update(spelling.function), spelling.name, *spelling.bound(args, kwargs))
+        return call(update(spelling.function), *spelling.bound(args, kwargs))
     return spelling(*args, **kwargs)
 
 
@@ -225,7 +225,7 @@ def _about(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if name in ("T", "mT", "H", "mH", "data", "real"):
         if name not in PROPERTIES:
             raise no_such(f"torch.Tensor.{name}")
-        return call(PROPERTIES[name], name, args[:1], {})
+        return call(PROPERTIES[name], args[:1], {})
     return func(*args, **kwargs)
 
 
@@ -280,7 +280,7 @@ PROTOCOLS.update(
         "call": call,
         "shape": SymbolicShape,
         "dtype": create.dtype_of,
-        "iterate": lambda x: call(iterate, "iteration", (x,), {}),
+        "iterate": lambda x: call(iterate, (x,), {}),
         "attribute": attribute,
         "known": create.known,
         "operand": is_operand,

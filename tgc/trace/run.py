@@ -8,7 +8,6 @@ function's Python relied on.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,27 +17,21 @@ from typing import Any
 import numpy as np
 
 from tgc import trees
-from tgc.errors import DTypeError, MutationError, TraceError
+from tgc.errors import MutationError, TraceError
 from tgc.ir.dtypes import int64
 from tgc.ir.nodes import (
-    Call,
-    Const,
     Graph,
     Input,
-    Iota,
     Leaf,
-    Movement,
     Node,
-    Put,
-    Shape,
     View,
 )
-from tgc.ir.sizes import Dim, Size, substitute
+from tgc.ir.sizes import Dim, substitute
 from tgc.trace import protocols
 from tgc.trace.abstract import Abstract, container_of
-from tgc.trace.core import lift, unsupported, wrap
+from tgc.trace.core import lift
 from tgc.trace.create import needs_gradient
-from tgc.trace.guards import Assumption, plain
+from tgc.trace.guards import Assumption
 from tgc.trace.state import (
     Derive,
     Restart,
@@ -47,7 +40,6 @@ from tgc.trace.state import (
     current,
     line_of_code,
     running,
-    shape_error,
     solve,
 )
 from tgc.trace.symbolic import SymbolicInt
@@ -308,80 +300,6 @@ def _donations(donated: Sequence[Leaf], outputs: Sequence[Node]) -> tuple[tuple[
         free.remove(match)
         found.append((leaf, match))
     return tuple(found)
-
-
-def inline(graph: Graph, arguments: Sequence[Tracer]) -> tuple[Tracer, ...]:
-    """The outputs of a graph of another builder for these arguments, as values of the trace in progress.
-
-    Raises:
-        ShapeError, DTypeError: an argument does not have the shape or the type of its input.
-    """
-    trace = current()
-    binding = _bound_sizes(graph.inputs, arguments)
-    done: dict[Node, Node] = {leaf: t.node for leaf, t in zip(graph.inputs, arguments)}
-    for node in graph.nodes():
-        if node not in done:
-            with trace.builder.at(node.line):
-                done[node] = _transplanted(node, tuple(done[a] for a in node.args), binding)
-    return tuple(wrap(done[out], *arguments) for out in graph.outputs)
-
-
-def _bound_sizes(leaves: Sequence[Leaf], arguments: Sequence[Tracer]) -> dict[str, Dim]:
-    """What the size symbols of a foreign graph are in this trace."""
-    pairs = [(d, e) for leaf, t in zip(leaves, arguments) for d, e in zip(leaf.shape, t.node.shape)]
-    binding = {name: extent for dim, extent in pairs if (name := plain(dim)) is not None}
-    for leaf, t in zip(leaves, arguments):
-        if leaf.ndim != t.ndim:
-            raise shape_error(f"an argument of {t.ndim} dimensions for an input of {leaf.ndim}")
-        if leaf.dtype is not t.kind:
-            raise DTypeError(
-                f"an argument of {t.kind.name} for an input of {leaf.dtype.name}",
-                line=current().error_line(),
-            )
-    for dim, extent in pairs:
-        if not current().sizes.same(substitute(dim, binding), extent):
-            raise shape_error(f"an argument's extent {extent} is not {dim}")
-    return binding
-
-
-def _transplanted(node: Node, args: tuple[Node, ...], binding: dict[str, Dim]) -> Node:
-    """A foreign node over arguments of this trace."""
-    b = current().builder
-    shape = tuple(substitute(d, binding) for d in node.shape)
-    if isinstance(node, Leaf):
-        return _transplanted_leaf(node, shape, binding)
-    if isinstance(node, View):
-        return b.view(args[0], _resized(node.movement, binding))
-    if isinstance(node, Put):
-        return b.put(args[0], args[1], axis=node.axis, extent=shape[node.axis])
-    if isinstance(node, Call):
-        params = dict(node.params)
-        return b.call(
-            node.name, *args, dtype=node.dtype, shape=shape, params=params, output=node.output
-        )
-    return b.remake(node, args)
-
-
-def _transplanted_leaf(node: Leaf, shape: Shape, binding: dict[str, Dim]) -> Node:
-    b, source = current().builder, node.source
-    if isinstance(source, Const):
-        value = (
-            substitute(source.value, binding) if isinstance(source.value, Size) else source.value
-        )
-        return b.const(value, node.dtype, shape)
-    if isinstance(source, Iota):
-        return b.iota(source.axis, shape, node.dtype)
-    raise unsupported(f"a {type(source).__name__.lower()} inside an inlined graph")
-
-
-def _resized(movement: Movement, binding: dict[str, Dim]) -> Movement:
-    """A movement with its sizes replaced."""
-    fields: dict[str, Any] = {
-        field.name: tuple(substitute(d, binding) for d in getattr(movement, field.name))
-        for field in dataclasses.fields(movement)
-        if field.name in ("shape", "start", "stop", "before", "after")
-    }
-    return dataclasses.replace(movement, **fields)
 
 
 def _viewed(node: Node) -> Leaf | None:

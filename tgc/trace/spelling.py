@@ -112,7 +112,7 @@ class Spelling:
         """Run the operation at the user's line."""
         args, kwargs = self.bound(args, kwargs)
         try:
-            return call(self.function, self.name, args, kwargs)
+            return call(self.function, args, kwargs)
         except TypeError as error:
             if isinstance(error, UnsupportedOpError) or not _is_binding_error(error):
                 raise

@@ -28,7 +28,7 @@ STACK_HINT = (
 
 def operate(name: str, *args: Any) -> Any:
     """Apply the operator `name` at the user's line."""
-    return PROTOCOLS["call"](OPERATORS[name], name, args, {})
+    return PROTOCOLS["call"](OPERATORS[name], args, {})
 
 
 class Tracer:

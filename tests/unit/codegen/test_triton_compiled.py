@@ -13,13 +13,13 @@ pytest.importorskip("triton")
 from tests.support import emitted, sample_plans
 from tests.support.kernel_builder import KernelBuilder, buffer
 from tests.support.sample_plans import Sample, _plan, n
+from tests.support.static_model import Access, accesses, has_approximate_math
 from tgc.codegen.triton import PRIMITIVES
 from tgc.errors import BackendError
 from tgc.ir.build import result_dtype
 from tgc.ir.dtypes import DType, bool_, float16, float32, float64, int32, int64, uint8
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Axis, Launch, Plan
-from tgc.runtime.static_model import Access, accesses, has_approximate_math
 
 ROWS = {"n": 4096, "m": 1024, "k": 64}
 ODD = 2**20 + 3

@@ -12,11 +12,11 @@ import pytest
 
 from tests.support.tracing import check, run
 from tgc import trees
-from tgc.errors import DTypeError, ShapeError, TraceError
+from tgc.errors import ShapeError, TraceError
 from tgc.ir.nodes import Leaf
 from tgc.trace.abstract import Abstract, spec
 from tgc.trace.guards import bind, hold
-from tgc.trace.run import Traced, inline, trace
+from tgc.trace.run import Traced, trace
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -456,35 +456,6 @@ def numpy_assign(x: np.ndarray[Any, Any]) -> Any:
 
 def test_numpy_temporaries_may_be_written() -> None:
     check(numpy_assign, np.arange(6.0))
-
-
-# --- graphs of other traces ---------------------------------------------------------------------
-
-
-def test_a_graph_is_inlined_with_its_sizes() -> None:
-    def inner(a: Any, b: Any) -> Any:
-        rows = torch.cat([a, b], 0)[1:] * a.shape[0] + torch.arange(b.shape[1])
-        return (
-            rows.softmax(-1),
-            torch.gather(rows, 1, rows.argmax(1, keepdim=True)),
-            F.pad(rows, (1, 2)),
-        )
-
-    graph = trace(inner, (torch.ones(7, 6).double(), torch.ones(9, 6).double())).graph
-
-    def outer(x: Any, y: Any) -> Any:
-        return inline(graph, (x * 2, y + 1))
-
-    args = (torch.randn(3, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64))
-    traced = trace(outer, args)
-    for value, wanted in zip(run(traced), inner(args[0] * 2, args[1] + 1)):
-        np.testing.assert_allclose(value, wanted.numpy(), rtol=1e-12)
-    with pytest.raises(ShapeError):
-        trace(lambda x: inline(graph, (x, x[:, 1:])), (torch.ones(3, 4).double(),))
-    with pytest.raises(ShapeError):
-        trace(lambda x: inline(graph, (x, x[0])), (torch.ones(3, 4).double(),))
-    with pytest.raises(DTypeError):
-        trace(lambda x: inline(graph, (x, x)), (torch.ones(3, 4),))
 
 
 # --- state ----------------------------------------------------------------------------------------
