@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class DType:
-    """An element type: `name` as torch and numpy spell it, `short` as in `tgc.spec("f32[n]")`."""
+    """An element type: `name` as torch and numpy spell it, `short` as in `tgc.spec("f32[n]")`.
+
+    Of floats `digits` are the bits of the significand, the leading one included, and `exponents` those of the exponent.
+    """
 
     name: str
     short: str
     itemsize: int
     kind: str  # "float", "int", "uint" or "bool"
+    digits: int = field(default=0, compare=False)
+    exponents: int = field(default=0, compare=False)
 
     def __repr__(self) -> str:
         return self.short
@@ -30,11 +35,26 @@ class DType:
         """The type arithmetic on this type is done in: float32 for half types, itself otherwise."""
         return float32 if self.is_half else self
 
+    @property
+    def eps(self) -> float:
+        """The distance from 1 to the next float."""
+        return 2.0 ** (1 - self.digits)
 
-float64 = DType("float64", "f64", 8, "float")
-float32 = DType("float32", "f32", 4, "float")
-bfloat16 = DType("bfloat16", "bf16", 2, "float")
-float16 = DType("float16", "f16", 2, "float")
+    @property
+    def tiny(self) -> float:
+        """The smallest normal float."""
+        return 2.0 ** (2 - (1 << self.exponents - 1))
+
+    @property
+    def largest(self) -> float:
+        """The largest finite float."""
+        return (2.0 - self.eps) * 2.0 ** ((1 << self.exponents - 1) - 1)
+
+
+float64 = DType("float64", "f64", 8, "float", 53, 11)
+float32 = DType("float32", "f32", 4, "float", 24, 8)
+bfloat16 = DType("bfloat16", "bf16", 2, "float", 8, 8)
+float16 = DType("float16", "f16", 2, "float", 11, 5)
 int64 = DType("int64", "i64", 8, "int")
 int32 = DType("int32", "i32", 4, "int")
 int16 = DType("int16", "i16", 2, "int")

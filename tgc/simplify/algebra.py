@@ -43,22 +43,13 @@ def _product_is_normal(bound: Mapping[str, Node]) -> bool:
     a, b, dtype = constant(bound["k1"]), constant(bound["k2"]), bound["k1"].dtype
     if a is None or b is None or not dtype.is_float:
         return not dtype.is_float
-    info = _limits(dtype)
-    return all(info[0] <= abs(value) <= info[1] for value in (a, b, a * b))
+    return all(dtype.tiny <= abs(value) <= dtype.largest for value in (a, b, a * b))
 
 
 def _product_is_one(bound: Mapping[str, Node]) -> bool:
     """|k1 * k2| == 1: the product of the other factors is then as large as the whole."""
     a, b = constant(bound["k1"]), constant(bound["k2"])
     return a is not None and b is not None and abs(a * b) == 1
-
-
-def _limits(dtype: DType) -> tuple[float, float]:
-    """The smallest normal and the largest finite value."""
-    if dtype.name == "bfloat16":
-        return 2.0**-126, (2 - 2.0**-7) * 2.0**127
-    info = np.finfo(dtype.name)
-    return float(info.tiny), float(info.max)
 
 
 RULES: tuple[Rule, ...] = (
@@ -281,8 +272,8 @@ def divide_by_power_of_two(rewriter: Rewriter, node: Node) -> Node | None:
         or abs(math.frexp(divisor)[0]) != 0.5
     ):
         return None
-    inverse, (tiny, largest) = 1 / divisor, _limits(node.dtype)
-    if not tiny <= abs(inverse) <= largest or abs(divisor) == 1:
+    inverse, dtype = 1 / divisor, node.dtype
+    if not dtype.tiny <= abs(inverse) <= dtype.largest or abs(divisor) == 1:
         return None
     return rewriter.map("mul", rewriter.like(node, inverse), node.args[0])
 
@@ -295,9 +286,6 @@ def constant_condition(rewriter: Rewriter, node: Node) -> Node | None:
 
 # --- casts ------------------------------------------------------------------------------------------------------------
 
-_EXACT_BITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
-_EXPONENTS = {"float64": 11, "float32": 8, "bfloat16": 8, "float16": 5}
-
 
 def is_lossless(source: DType, target: DType) -> bool:
     """Every value of `source` is a value of `target`."""
@@ -308,12 +296,12 @@ def is_lossless(source: DType, target: DType) -> bool:
     if source.is_float:
         return (
             target.is_float
-            and _EXACT_BITS[source.name] <= _EXACT_BITS[target.name]
-            and _EXPONENTS[source.name] <= _EXPONENTS[target.name]
+            and source.digits <= target.digits
+            and source.exponents <= target.exponents
         )
     bits = source.itemsize * 8 - (source.kind == "int")
     if target.is_float:
-        return bits <= _EXACT_BITS[target.name] and (target.name != "float16" or bits <= 11)
+        return bits <= target.digits
     if target.kind == "uint":
         return source.kind == "uint" and target.itemsize >= source.itemsize
     return bits <= target.itemsize * 8 - 1

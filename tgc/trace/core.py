@@ -320,6 +320,11 @@ def refuse_bool(x: Value, what: str) -> None:
         raise DTypeError(f"{what} is not defined for bool", line=current().error_line())
 
 
+def stand_in(x: Tracer) -> Tracer:
+    """One element of `x`'s type and rank, for promotion without broadcasting."""
+    return Tracer(builder().const(0, x.kind, (1,) if x.ndim else ()), x.container, x.device)
+
+
 def full_like(x: Tracer, value: Any) -> Tracer:
     """A constant of `x`'s type and shape."""
     return Tracer(builder().like(x.node, fitted(value, x.kind)), x.container, x.device)

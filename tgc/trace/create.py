@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from tgc.errors import TraceError
@@ -249,32 +250,9 @@ def torch_type(x: Value, dtype: object = None) -> Any:
     return astype(x, dtype)
 
 
-def to_float(x: Value) -> Tracer:
-    return cast(array(x), dtypes.float32)
-
-
-def to_double(x: Value) -> Tracer:
-    return cast(array(x), dtypes.float64)
-
-
-def to_half(x: Value) -> Tracer:
-    return cast(array(x), dtypes.float16)
-
-
-def to_bfloat16(x: Value) -> Tracer:
-    return cast(array(x), dtypes.bfloat16)
-
-
-def to_int(x: Value) -> Tracer:
-    return cast(array(x), dtypes.int32)
-
-
-def to_long(x: Value) -> Tracer:
-    return cast(array(x), dtypes.int64)
-
-
-def to_bool(x: Value) -> Tracer:
-    return cast(array(x), dtypes.bool_)
+def conversion(dtype: DType) -> Callable[[Value], Tracer]:
+    """x.float() and the like."""
+    return lambda x: cast(array(x), dtype)
 
 
 def same(x: Value) -> Tracer:

@@ -6,10 +6,9 @@ What is not an operation of the table is a composition of those that are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from tgc.errors import DTypeError, ShapeError
+from tgc.errors import DTypeError
 from tgc.ir import dtypes
 from tgc.trace.core import (
     Operands,
@@ -25,15 +24,12 @@ from tgc.trace.core import (
     is_number,
     map_op,
     refuse_bool,
-    stop_gradient,
     unsupported,
 )
 from tgc.trace.promote import default_float, floating
 from tgc.trace.state import current
 from tgc.trace.symbolic import SymbolicInt
 from tgc.trace.tracer import Tracer
-
-LN2 = math.log(2.0)
 
 
 def float_function(op: str) -> Callable[[Value], Tracer]:
@@ -126,51 +122,10 @@ def round_(x: Value, decimals: int = 0) -> Tracer:
     return mul(rint(div(x, scale)), scale)
 
 
-def frac(x: Value) -> Tracer:
-    return sub(x, trunc(x))
-
-
-def deg2rad(x: Value) -> Tracer:
-    return mul(_as_float(x), math.pi / 180.0)
-
-
-def rad2deg(x: Value) -> Tracer:
-    return mul(_as_float(x), 180.0 / math.pi)
-
-
-def _as_float(x: Value) -> Tracer:
+def as_float(x: Value) -> Tracer:
+    """`x`, converted to a float type if it has none."""
     x = array(x)
     return cast(x, floating(x.kind, x.container)) if not x.kind.is_float else x
-
-
-def sinc(x: Value) -> Tracer:
-    """sin(πx) / (πx), and 1 at 0."""
-    scaled = mul(_as_float(x), math.pi)
-    zero = eq(scaled, 0)
-    safe = where(zero, 1.0, scaled)
-    return where(zero, 1.0, div(sin(safe), safe))
-
-
-def logit(x: Value, eps: float | None = None) -> Tracer:
-    """log(x / (1 - x)), of x clamped to [eps, 1 - eps]."""
-    x = _as_float(x)
-    if eps is not None:
-        x = where(lt(x, eps), eps, where(gt(x, 1.0 - eps), 1.0 - eps, x))
-    return log(div(x, sub(1, x)))
-
-
-def ndtr(x: Value) -> Tracer:
-    """The normal distribution function."""
-    return mul(0.5, erfc(mul(neg(_as_float(x)), math.sqrt(0.5))))
-
-
-def entr(x: Value) -> Tracer:
-    """-x log x; 0 at 0, -inf below."""
-    x = _as_float(x)
-    inside = gt(x, 0)
-    value = neg(mul(x, log(where(inside, x, 1.0))))
-    outside = where(eq(x, 0), 0.0, where(lt(x, 0), -math.inf, x))
-    return where(inside, value, outside)
 
 
 def isnan(x: Value) -> Tracer:
@@ -193,52 +148,12 @@ def _predicate(op: str, x: Value, otherwise: bool) -> Tracer:
     return Tracer(node, x.container, x.device)
 
 
-def isposinf(x: Value) -> Tracer:
-    return eq(x, math.inf)
-
-
-def isneginf(x: Value) -> Tracer:
-    return eq(x, -math.inf)
-
-
-def signbit(x: Value) -> Tracer:
-    x = array(x)
-    return lt(copysign(1.0, x) if x.kind.is_float else x, 0)
-
-
-def nan_to_num(
-    x: Value, nan: float | None = 0.0, posinf: float | None = None, neginf: float | None = None
-) -> Tracer:
-    """NaN and infinities replaced; by default by 0 and the largest finite values."""
-    x = array(x)
-    if not x.kind.is_float:
-        return x
-    largest = FLOAT_MAX[x.kind.name]
-    x = where(isnan(x), 0.0 if nan is None else nan, x)
-    x = where(eq(x, math.inf), largest if posinf is None else posinf, x)
-    return where(eq(x, -math.inf), -largest if neginf is None else neginf, x)
-
-
-FLOAT_MAX = {
-    "float64": 1.7976931348623157e308,
-    "float32": 3.4028234663852886e38,
-    "bfloat16": 3.3895313892515355e38,
-    "float16": 65504.0,
-}
-FLOAT_EPS = {
-    "float64": 2.220446049250313e-16,
-    "float32": 1.1920928955078125e-07,
-    "bfloat16": 0.0078125,
-    "float16": 0.0009765625,
-}
-
-
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 
 
 def add(a: Value, b: Value, alpha: Value = 1) -> Tracer:
     """a + alpha b; `or` for bools."""
-    return _arithmetic("add", a, _scaled(b, alpha), on_bool="or")
+    return _arithmetic("add", a, scaled(b, alpha), on_bool="or")
 
 
 def sub(a: Value, b: Value, alpha: Value = 1) -> Tracer:
@@ -246,7 +161,7 @@ def sub(a: Value, b: Value, alpha: Value = 1) -> Tracer:
     for operand in (a, b):
         refuse_bool(operand, "subtraction")
     check_accepts("sub", Operands(a, b).dtype)
-    return map_op("sub", a, _scaled(b, alpha))
+    return map_op("sub", a, scaled(b, alpha))
 
 
 def rsub(a: Value, b: Value, alpha: Value = 1) -> Tracer:
@@ -258,7 +173,8 @@ def mul(a: Value, b: Value) -> Tracer:
     return _arithmetic("mul", a, b, on_bool="and")
 
 
-def _scaled(b: Value, alpha: Value) -> Value:
+def scaled(b: Value, alpha: Value) -> Value:
+    """alpha b, or b itself."""
     return b if is_number(alpha) and alpha == 1 else mul(b, alpha)
 
 
@@ -301,10 +217,6 @@ def fmod(a: Value, b: Value) -> Tracer:
     return where(lt(a, 0), neg(size), size)
 
 
-def divmod_(a: Value, b: Value) -> tuple[Tracer, Tracer]:
-    return floor_divide(a, b), remainder(a, b)
-
-
 def power(a: Value, b: Value) -> Tracer:
     """a ** b. Constant exponents become products and roots, as torch and numpy compute them."""
     if is_number(b) and isinstance(a, Tracer):
@@ -342,50 +254,19 @@ def _constant_power(x: Tracer, exponent: float) -> Tracer | None:
     return reciprocal(map_op("square", x)) if exponent == -2 else None
 
 
-def float_power(a: Value, b: Value) -> Tracer:
-    """a ** b in float64."""
-    return power(cast(array(a), dtypes.float64), cast(array(b), dtypes.float64))
-
-
-def pow_(a: Value, b: Value) -> Tracer:
-    return power(a, b)
-
-
-def float_binary(op: str) -> Callable[[Value, Value], Tracer]:
-    """The function that applies `op` to two floats."""
+def binary_function(op: str, *, floats: bool = False) -> Callable[[Value, Value], Tracer]:
+    """The function that applies `op` to two operands, `floats`: converted to floats first."""
 
     def function(a: Value, b: Value) -> Tracer:
-        return map_op(op, a, b, floats=True)
+        return map_op(op, a, b, floats=floats)
 
     function.__name__ = op
     return function
 
 
-atan2, hypot, copysign = map(float_binary, ("atan2", "hypot", "copysign"))
-logaddexp, xlogy = map(float_binary, ("logaddexp", "xlogy"))
-
-
-def logaddexp2(a: Value, b: Value) -> Tracer:
-    return div(logaddexp(mul(_as_float(a), LN2), mul(_as_float(b), LN2)), LN2)
-
-
-def xlog1py(a: Value, b: Value) -> Tracer:
-    """a log(1 + b), and 0 where a is 0 and b is no NaN."""
-    none = logical_and(eq(a, 0), eq(b, b))
-    return where(none, 0.0, mul(a, log1p(where(none, 0.0, _as_float(b)))))
-
-
-def ldexp(a: Value, b: Value) -> Tracer:
-    """a 2^b."""
-    a = _as_float(a)
-    return mul(a, cast(exp2(b), a.kind))
-
-
-def heaviside(x: Value, values: Value) -> Tracer:
-    """0 below zero, 1 above, `values` at zero."""
-    group = Operands(x, values)
-    x, values = group.tracer(x), group.tracer(values)
-    return where(eq(x, 0), values, where(isnan(x), x, cast(gt(x, 0), group.dtype)))
+atan2, hypot, copysign, logaddexp, xlogy = (
+    binary_function(op, floats=True) for op in ("atan2", "hypot", "copysign", "logaddexp", "xlogy")
+)
 
 
 # --- order ----------------------------------------------------------------------------------------------------------
@@ -398,19 +279,6 @@ def maximum(a: Value, b: Value) -> Tracer:
 
 def minimum(a: Value, b: Value) -> Tracer:
     return map_op("minimum", a, b)
-
-
-def fmax(a: Value, b: Value) -> Tracer:
-    """The larger, ignoring NaN."""
-    group = Operands(a, b)
-    a, b = group.tracer(a), group.tracer(b)
-    return where(logical_or(ge(a, b), isnan(b)), a, b)
-
-
-def fmin(a: Value, b: Value) -> Tracer:
-    group = Operands(a, b)
-    a, b = group.tracer(a), group.tracer(b)
-    return where(logical_or(le(a, b), isnan(b)), a, b)
 
 
 def clamp(x: Value, min: Value = None, max: Value = None) -> Tracer:
@@ -482,16 +350,8 @@ def _is_number_given(value: Value) -> bool:
     return isinstance(value, SymbolicInt)
 
 
-def _bitwise(op: str) -> Callable[[Value, Value], Tracer]:
-    def function(a: Value, b: Value) -> Tracer:
-        return map_op(op, a, b)
-
-    function.__name__ = op
-    return function
-
-
 eq, ne, lt, le, gt, ge = map(comparison, ("eq", "ne", "lt", "le", "gt", "ge"))
-bitwise_and, bitwise_or, bitwise_xor = map(_bitwise, ("and", "or", "xor"))
+bitwise_and, bitwise_or, bitwise_xor = map(binary_function, ("and", "or", "xor"))
 
 
 def bitwise_not(x: Value) -> Tracer:
@@ -520,19 +380,6 @@ def logical_not(x: Value) -> Tracer:
     return map_op("not", truth(x))
 
 
-def isclose(
-    a: Value, b: Value, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
-) -> Tracer:
-    group = Operands(a, b)
-    a, b = group.tracer(a), group.tracer(b)
-    distance = absolute(sub(a, b))
-    close = logical_or(eq(a, b), le(distance, add(atol, absolute(mul(rtol, b)))))
-    close = logical_and(close, logical_or(eq(a, b), isfinite(distance)))
-    if equal_nan:
-        close = logical_or(close, logical_and(isnan(a), isnan(b)))
-    return close
-
-
 # --- selection ------------------------------------------------------------------------------------------------------
 
 
@@ -548,51 +395,3 @@ def where(condition: Value, a: Value = None, b: Value = None) -> Tracer:
     dtype = common_dtype((a, b), shaped.container)
     values = [shaped.node(v, dtype) for v in (a, b)]
     return shaped.wrap(builder().map("where", mask, *values))
-
-
-def select(condlist: Sequence[Value], choicelist: Sequence[Value], default: Value = 0) -> Tracer:
-    """Of the first condition that holds, the choice; else the default. All choices have one type."""
-    if not condlist or len(condlist) != len(choicelist):
-        raise ShapeError(
-            f"select takes as many choices as conditions, not {len(choicelist)} for {len(condlist)}",
-            line=current().error_line(),
-        )
-    choices = Operands(*choicelist, default)
-    chosen = choices.tracer(default)
-    for condition, choice in zip(reversed(condlist), reversed(choicelist)):
-        chosen = where(condition, choices.tracer(choice), chosen)
-    return chosen
-
-
-def masked_fill(x: Value, mask: Value, value: Value) -> Tracer:
-    """`x` with `value` where the mask holds; keeps x's type."""
-    x, mask = array(x), array(mask)
-    if mask.kind is not dtypes.bool_:
-        raise DTypeError("masked_fill needs a bool mask", line=current().error_line())
-    value = cast(value, x.kind) if isinstance(value, Tracer) else full_like(x, value)
-    return where(mask, value, x)
-
-
-def lerp(start: Value, end: Value, weight: Any) -> Tracer:
-    """start + weight (end - start), from the nearer end, as torch computes it."""
-    distance = sub(end, start)
-    if is_number(weight):
-        if weight < 0.5:
-            return add(start, mul(weight, distance))
-        return sub(end, mul(distance, 1 - weight))
-    near = lt(absolute(weight), 0.5)
-    return where(near, add(start, mul(weight, distance)), sub(end, mul(distance, sub(1, weight))))
-
-
-def addcmul(x: Value, a: Value, b: Value, value: Value = 1) -> Tracer:
-    """x + value a b."""
-    return add(x, _scaled(mul(a, b), value))
-
-
-def addcdiv(x: Value, a: Value, b: Value, value: Value = 1) -> Tracer:
-    """x + value a / b."""
-    return add(x, _scaled(div(a, b), value))
-
-
-def detach(x: Value) -> Tracer:
-    return stop_gradient(x)

@@ -110,8 +110,8 @@ def _sliced(x: Tracer, axis: int, item: slice) -> Tracer:
 def _reversed(x: Tracer, axis: int, item: slice, step: int, extent: Dim) -> Tracer:
     """A slice with a negative step, as numpy has it: the same elements forwards, then flipped."""
     sizes = current().sizes
-    start = extent - 1 if item.start is None else _last(item.start, extent)
-    stop = -1 if item.stop is None else _last(item.stop, extent)
+    start = _bound(item.start, extent - 1, extent, -1)
+    stop = _bound(item.stop, -1, extent, -1)
     if sizes.decide(start, "<=", stop):
         return slice_axis(x, axis, 0, 0)
     count = (start - stop + step - 1) // step
@@ -119,24 +119,15 @@ def _reversed(x: Tracer, axis: int, item: slice, step: int, extent: Dim) -> Trac
     return flip(slice_axis(x, axis, low, start + 1, step), axis)
 
 
-def _bound(value: Any, missing: Dim, extent: Dim) -> Dim:
-    """A slice bound counted from the front and clamped to the axis."""
+def _bound(value: Any, missing: Dim, extent: Dim, first: int = 0) -> Dim:
+    """A slice bound counted from the front and clamped to the places from `first` on, one more than elements."""
     if value is None:
         return missing
     bound, sizes = dim_of(value), current().sizes
     if sizes.decide(bound, "<", 0):
         bound = bound + extent
-        return 0 if sizes.decide(bound, "<", 0) else bound
-    return bound if sizes.decide(bound, "<=", extent) else extent
-
-
-def _last(value: Any, extent: Dim) -> Dim:
-    """A bound of a slice that goes backwards."""
-    bound, sizes = dim_of(value), current().sizes
-    if sizes.decide(bound, "<", 0):
-        bound = bound + extent
-        return -1 if sizes.decide(bound, "<", 0) else bound
-    return bound if sizes.decide(bound, "<", extent) else extent - 1
+        return first if sizes.decide(bound, "<", 0) else bound
+    return bound if sizes.decide(bound, "<=", extent + first) else extent + first
 
 
 def iterate(x: Tracer) -> tuple[Tracer, ...]:

@@ -18,6 +18,7 @@ from tgc.trace.core import (
     full_like,
     normal_axis,
     show_shape,
+    stand_in,
     stretch,
     unsupported,
     wrap,
@@ -56,15 +57,9 @@ def cat(tensors: Any, axis: Any = 0) -> Tracer:
         )
     axis = normal_axis(axis, ndim)
     _check_joined(kept, axis)
-    dtype = Operands(*[_probe(x) for x in given]).dtype
+    dtype = Operands(*[stand_in(x) for x in given]).dtype
     out = _joined([cast(x, dtype) for x in kept], axis)
     return wrap(out.node, *given)
-
-
-def _probe(x: Tracer) -> Tracer:
-    """A 0-d or 1-d stand-in with a tensor's type and rank, for promotion without broadcasting."""
-    shape = (1,) if x.ndim else ()
-    return Tracer(builder().const(0, x.kind, shape), x.container, x.device)
 
 
 def _check_joined(kept: list[Tracer], axis: int) -> None:

@@ -18,6 +18,7 @@ from tgc.trace.core import (
     normal_axis,
     refuse_bool,
     show_shape,
+    stand_in,
     stretch,
     unsupported,
     wrap,
@@ -34,7 +35,7 @@ from tgc.trace.tracer import Tracer
 def _operands(a: Value, b: Value, name: str) -> tuple[Tracer, Tracer]:
     """Both factors in one type. torch wants them equal, numpy promotes."""
     a, b = array(a), array(b)
-    group = Operands(_flat(a), _flat(b))
+    group = Operands(stand_in(a), stand_in(b))
     if group.container in ("torch", "spec") and a.kind is not b.kind:
         raise DTypeError(
             f"{name}: expected both operands to have the same dtype, but got: {a.kind.name} != {b.kind.name}",
@@ -46,16 +47,10 @@ def _operands(a: Value, b: Value, name: str) -> tuple[Tracer, Tracer]:
     return tuple(Tracer(cast(x.node, group.dtype), group.container, group.device) for x in (a, b))  # type: ignore[return-value]
 
 
-def _flat(x: Tracer) -> Tracer:
-    """A stand-in of one element, for promotion without broadcasting."""
-    return Tracer(builder().const(0, x.kind, (1,) if x.ndim else ()), x.container, x.device)
-
-
-def _contract(a: Node, b: Node, axis: int) -> Node:
-    """sum(a * b) over one axis; bools combine as `any` of `and`."""
-    if a.dtype is dtypes.bool_:
-        return builder().fold("any", builder().map("and", a, b), axes=(axis,))
-    return builder().fold("sum", builder().map("mul", a, b), axes=(axis,))
+def _contract(a: Node, b: Node, *axes: int) -> Node:
+    """sum(a * b) over axes; bools combine as `any` of `and`."""
+    monoid, op = ("any", "and") if a.dtype is dtypes.bool_ else ("sum", "mul")
+    return builder().fold(monoid, builder().map(op, a, b), axes=axes)
 
 
 def _same_inner(a: Dim, b: Dim, shapes: tuple[Shape, Shape], name: str) -> None:
@@ -291,12 +286,8 @@ def _pair(
     }
     whole = tuple(extents[n] for n in names)
     x, y = _placed(a, left, names, whole), _placed(b, right, names, whole)
-    over = tuple(i for i, n in enumerate(names) if n not in later)
-    if a.kind is dtypes.bool_:
-        node = builder().fold("any", builder().map("and", x, y), axes=over)
-    else:
-        node = builder().fold("sum", builder().map("mul", x, y), axes=over)
-    return wrap(node, a, b), [n for n in names if n in later]
+    over = (i for i, n in enumerate(names) if n not in later)
+    return wrap(_contract(x, y, *over), a, b), [n for n in names if n in later]
 
 
 def _extents(x: Tracer, names: list[str]) -> dict[str, Dim]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tgc.ir import dtypes
 from tgc.trace import activations as act
 from tgc.trace import create as new
 from tgc.trace import elementwise as el
@@ -29,6 +30,8 @@ from tgc.trace import mutation as mut
 from tgc.trace import norms as norm
 from tgc.trace import random as rnd
 from tgc.trace import reductions as red
+from tgc.trace import special as sp
+from tgc.trace.core import stop_gradient
 from tgc.trace.spelling import Spelling
 from tgc.trace.tracer import OPERATORS
 
@@ -79,10 +82,14 @@ def _enter(
 
 for _name in (
     "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
-    "sigmoid erf erfc sign square reciprocal floor ceil trunc frac deg2rad rad2deg sinc logit isnan isinf isfinite "
-    "isposinf isneginf signbit nan_to_num positive"
+    "sigmoid erf erfc sign square reciprocal floor ceil trunc isnan isinf isfinite positive "
+    "hypot copysign maximum minimum logaddexp"
 ).split():
     _row(_name, getattr(el, _name))
+for _name in (
+    "frac deg2rad rad2deg sinc logit isposinf isneginf signbit nan_to_num fmax fmin logaddexp2 heaviside ldexp isclose"
+).split():
+    _row(_name, getattr(sp, _name))
 for _name in ("asin", "acos", "atan", "asinh", "acosh", "atanh"):
     _row("arc" + _name[1:], getattr(el, _name))
 _row("cbrt g.cbrt", el.cbrt)
@@ -98,10 +105,10 @@ _row("t.special.erfc", el.erfc)
 _row("t.special.expm1", el.expm1)
 _row("t.special.exp2", el.exp2)
 _row("t.special.log1p", el.log1p)
-_row("t.special.sinc", el.sinc)
-_row("t.special.logit", el.logit)
-_row("t.special.ndtr g.ndtr", el.ndtr)
-_row("t.special.entr g.entr", el.entr)
+_row("t.special.sinc", sp.sinc)
+_row("t.special.logit", sp.logit)
+_row("t.special.ndtr g.ndtr", sp.ndtr)
+_row("t.special.entr g.entr", sp.entr)
 _row("t.special.round", el.round_)
 _row("F.sigmoid", el.sigmoid)
 _row("F.tanh", el.tanh)
@@ -113,16 +120,12 @@ _row("div divide true_divide", el.div)
 _row("floor_divide", el.floor_divide)
 _row("remainder n.mod", el.remainder)
 _row("fmod", el.fmod)
-_row("n.divmod", el.divmod_)
-_row("pow n.power g.power", el.pow_)
-_row("float_power", el.float_power)
-for _name in (
-    "hypot copysign maximum minimum fmax fmin logaddexp logaddexp2 heaviside ldexp isclose".split()
-):
-    _row(_name, getattr(el, _name))
+_row("n.divmod", sp.divmod_)
+_row("pow n.power g.power", el.power)
+_row("float_power", sp.float_power)
 _row("atan2 arctan2", el.atan2)
 _row("t.xlogy m.xlogy g.xlogy t.special.xlogy", el.xlogy)
-_row("t.special.xlog1py g.xlog1py", el.xlog1py)
+_row("t.special.xlog1py g.xlog1py", sp.xlog1py)
 _row("eq equal_ n.equal g.equal", el.eq)
 _row("ne not_equal", el.ne)
 _row("lt less", el.lt)
@@ -133,7 +136,7 @@ for _name in "logical_and logical_or logical_xor logical_not bitwise_and bitwise
     _row(_name, getattr(el, _name))
 _row("n.invert g.bitwise_invert", el.bitwise_not)
 _row("where", el.where)
-_row("n.select", el.select)
+_row("n.select", sp.select)
 TORCH_METHODS["where"] = Spelling(
     "torch.Tensor.where", lambda x, condition, other: el.where(condition, x, other)
 )
@@ -142,7 +145,7 @@ NUMPY["clip"] = Spelling("numpy.clip", el.clamp, ("x", "min", "max"))
 _row("t.clamp_min m.clamp_min", el.clamp_min)
 _row("t.clamp_max m.clamp_max", el.clamp_max)
 for _name in ("lerp", "addcmul", "addcdiv", "masked_fill"):
-    _row(f"t.{_name} m.{_name} g.{_name}", getattr(el, _name))
+    _row(f"t.{_name} m.{_name} g.{_name}", getattr(sp, _name))
 
 # --- activations ----------------------------------------------------------------------------------------------------
 
@@ -371,15 +374,23 @@ _row("m.to", new.to)
 _row("a.astype g.astype n.astype", new.astype)
 _row("m.type", new.torch_type)
 _row("m.type_as", new.type_as)
-for _name in ("float", "double", "half", "bfloat16", "int", "long", "bool"):
-    _row("m." + _name, getattr(new, "to_" + _name))
+for _name, _dtype in {
+    "float": dtypes.float32,
+    "double": dtypes.float64,
+    "half": dtypes.float16,
+    "bfloat16": dtypes.bfloat16,
+    "int": dtypes.int32,
+    "long": dtypes.int64,
+    "bool": dtypes.bool_,
+}.items():
+    _row("m." + _name, new.conversion(_dtype))
 _row(
     "m.contiguous m.cpu m.requires_grad_ m.retain_grad n.ascontiguousarray",
     lambda x, requires_grad=True: new.same(x),
 )
 _row("t.clone m.clone a.copy n.copy", new.clone)
 _row("t.detach m.detach", new.detach)
-_row("g.stop_gradient", el.detach)
+_row("g.stop_gradient", stop_gradient)
 _row("m.item a.item", new.item)
 _row("m.numpy m.tolist a.tolist m.data_ptr m.__array__ m.backward", new.refuse)
 _row("m.size", new.size)
@@ -415,7 +426,7 @@ OPERATORS.update(
         "div": el.div,
         "floordiv": el.floor_divide,
         "mod": el.remainder,
-        "divmod": el.divmod_,
+        "divmod": sp.divmod_,
         "pow": el.power,
         "matmul": la.matmul,
         "and": el.bitwise_and,

@@ -6,7 +6,7 @@ from typing import Any
 
 from tgc.ir.sizes import product
 from tgc.trace.core import Value, array, builder, dims_of, show_shape, unsupported, wrap
-from tgc.trace.elementwise import FLOAT_EPS, add, clamp_min, div, mul, rsqrt, square, sub
+from tgc.trace.elementwise import add, clamp_min, div, mul, rsqrt, square, sub
 from tgc.trace.movement import reshape
 from tgc.trace.reductions import mean, var_mean, vector_norm
 from tgc.trace.state import current, shape_error
@@ -29,17 +29,18 @@ def _trailing_axes(x: Tracer, normalized_shape: Any) -> tuple[int, ...]:
     return tuple(range(x.ndim - len(shape), x.ndim))
 
 
-def _standard(x: Tracer, axes: tuple[int, ...], eps: float) -> Tracer:
+def _standard(x: Tracer, axes: tuple[int, ...], eps: float) -> tuple[Tracer, Tracer, Tracer]:
+    """x of mean 0 and variance 1, its mean, and the reciprocal of its standard deviation."""
     variance, centre = var_mean(x, axes, keepdims=True, correction=0)
-    return mul(sub(x, centre), rsqrt(add(variance, eps)))
+    scale = rsqrt(add(variance, eps))
+    return mul(sub(x, centre), scale), centre, scale
 
 
 def layer_norm(
     x: Value, normalized_shape: Any, weight: Value = None, bias: Value = None, eps: float = 1e-5
 ) -> Tracer:
     """(x - mean) / sqrt(variance + eps) weight + bias over the last axes (arXiv:1607.06450)."""
-    x = array(x)
-    return _affine(_standard(x, _trailing_axes(x, normalized_shape), eps), weight, bias)
+    return native_layer_norm(x, normalized_shape, weight, bias, eps)[0]
 
 
 def native_layer_norm(
@@ -47,10 +48,8 @@ def native_layer_norm(
 ) -> tuple[Tracer, Tracer, Tracer]:
     """layer_norm, the mean and the reciprocal of the standard deviation."""
     x = array(x)
-    axes = _trailing_axes(x, normalized_shape)
-    variance, centre = var_mean(x, axes, keepdims=True, correction=0)
-    scale = rsqrt(add(variance, eps))
-    return _affine(mul(sub(x, centre), scale), weight, bias), centre, scale
+    flat, centre, scale = _standard(x, _trailing_axes(x, normalized_shape), eps)
+    return _affine(flat, weight, bias), centre, scale
 
 
 def rms_norm(
@@ -59,7 +58,7 @@ def rms_norm(
     """x / sqrt(mean(x²) + eps) weight over the last axes (arXiv:1910.07467)."""
     x = array(x)
     axes = _trailing_axes(x, normalized_shape)
-    eps = FLOAT_EPS[x.kind.compute.name] if eps is None else eps
+    eps = x.kind.compute.eps if eps is None else eps
     scaled = mul(x, rsqrt(add(mean(square(x), axes, keepdims=True), eps)))
     return _affine(scaled, weight, None)
 
@@ -86,7 +85,7 @@ def group_norm(
     each = shape[1] // num_groups
     sizes.same(each * num_groups, shape[1])
     grouped = wrap(builder().reshape(x.node, shape=(shape[0], num_groups, each, *shape[2:])), x)
-    flat = _standard(grouped, tuple(range(2, grouped.ndim)), eps)
+    flat, _, _ = _standard(grouped, tuple(range(2, grouped.ndim)), eps)
     out = wrap(builder().reshape(flat.node, shape=shape), x)
     return _affine(out, _per_channel(weight, x), _per_channel(bias, x))
 
@@ -109,8 +108,8 @@ def instance_norm(
         raise unsupported(
             "instance_norm with running statistics in training: they are written in place"
         )
-    out = _standard(x, tuple(range(2, x.ndim)), eps)
-    return _affine(out, _per_channel(weight, x), _per_channel(bias, x))
+    flat, _, _ = _standard(x, tuple(range(2, x.ndim)), eps)
+    return _affine(flat, _per_channel(weight, x), _per_channel(bias, x))
 
 
 def batch_norm(
@@ -135,7 +134,8 @@ def batch_norm(
     axes = tuple(i for i in range(x.ndim) if i != 1)
     if current().sizes.hint(product([x.node.shape[a] for a in axes])) < 2:
         raise shape_error("Expected more than 1 value per channel when training")
-    return _affine(_standard(x, axes, eps), _per_channel(weight, x), _per_channel(bias, x))
+    flat, _, _ = _standard(x, axes, eps)
+    return _affine(flat, _per_channel(weight, x), _per_channel(bias, x))
 
 
 def _with_statistics(

@@ -24,7 +24,7 @@ from tgc.trace.names import NUMPY, PROPERTIES, TORCH, TORCH_METHODS, method
 from tgc.trace.spelling import Spelling, no_such
 from tgc.trace.state import current
 from tgc.trace.symbolic import SymbolicInt, SymbolicShape
-from tgc.trace.tracer import OPERATORS, PROTOCOLS, Tracer
+from tgc.trace.tracer import ARITHMETIC, OPERATORS, PROTOCOLS, Tracer
 
 # --- attributes -----------------------------------------------------------------------------------------------------
 
@@ -102,20 +102,7 @@ def array_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 # --- torch ----------------------------------------------------------------------------------------------------------
 
-_REFLECTED = {
-    "__radd__": "add",
-    "__rsub__": "sub",
-    "__rmul__": "mul",
-    "__rdiv__": "div",
-    "__rtruediv__": "div",
-    "__rfloordiv__": "floordiv",
-    "__rmod__": "mod",
-    "__rpow__": "pow",
-    "__rmatmul__": "matmul",
-    "__rand__": "and",
-    "__ror__": "or",
-    "__rxor__": "xor",
-}
+_REFLECTED = {"__rdiv__": "div"} | {f"__r{python}__": name for python, name in ARITHMETIC.items()}
 # Functions that tell about a tensor without its values.
 _METADATA = frozenset(
     "size stride dim ndimension numel nelement is_floating_point is_complex is_contiguous element_size "

@@ -31,8 +31,6 @@ from tgc.trace.state import current, shape_error
 from tgc.trace.symbolic import is_size
 from tgc.trace.tracer import Tracer
 
-_FRACTION = {"float32": 24, "float16": 11, "bfloat16": 8}
-
 
 class _Stream:
     """One draw of an array of `shape`."""
@@ -63,9 +61,8 @@ class _Stream:
         """In [0, 1), on a grid that `dtype` holds exactly."""
         if dtype is dtypes.float64:
             return self.double(2, 0)
-        bits = _FRACTION[dtype.name]
-        drawn = builder().cast(self.low(bits), dtypes.float32)
-        return builder().cast(_times(drawn, 2.0**-bits), dtype)
+        drawn = builder().cast(self.low(dtype.digits), dtypes.float32)
+        return builder().cast(_times(drawn, 2.0**-dtype.digits), dtype)
 
     def double(self, per: int, which: int) -> Node:
         """A uniform float64 of two words."""

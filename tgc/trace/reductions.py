@@ -195,11 +195,7 @@ def _torch_extreme(monoid: str, x: Value, axis: Any, keepdims: bool) -> Any:
     values = wrap(builder().take(x.node, index.node, axis=axis), x)
     if keepdims:
         return Extremum(values, index)
-    shape = x.node.shape[:axis] + x.node.shape[axis + 1 :]
-    b = builder()
-    return Extremum(
-        wrap(b.reshape(values.node, shape=shape), x), wrap(b.reshape(index.node, shape=shape), x)
-    )
+    return Extremum(*(wrap(_drop(v, (axis,)), x) for v in (values, index)))
 
 
 # --- moments --------------------------------------------------------------------------------------------------------
@@ -255,32 +251,17 @@ def _degrees(count: Dim, correction: float) -> Any:
     return count - int(correction) if current().sizes.decide(count, ">=", int(correction)) else 0
 
 
-def var(x: Value, axis: Any = None, keepdims: bool = False, correction: float = 1) -> Tracer:
-    return var_mean(x, axis, keepdims, correction)[0]
-
-
-def std(x: Value, axis: Any = None, keepdims: bool = False, correction: float = 1) -> Tracer:
-    return sqrt(var(x, axis, keepdims, correction))
-
-
-def std_mean(
-    x: Value, axis: Any = None, keepdims: bool = False, correction: float = 1
-) -> tuple[Tracer, Tracer]:
-    variance, centre = var_mean(x, axis, keepdims, correction)
-    return sqrt(variance), centre
-
-
 def population_var(
     x: Value, axis: Any = None, keepdims: bool = False, correction: float = 0
 ) -> Tracer:
     """numpy's and the array API's variance: divided by the count unless told otherwise."""
-    return var(x, axis, keepdims, correction)
+    return var_mean(x, axis, keepdims, correction)[0]
 
 
 def population_std(
     x: Value, axis: Any = None, keepdims: bool = False, correction: float = 0
 ) -> Tracer:
-    return std(x, axis, keepdims, correction)
+    return sqrt(population_var(x, axis, keepdims, correction))
 
 
 def _torch_correction(unbiased: bool | None, correction: float | None) -> float:
@@ -289,30 +270,29 @@ def _torch_correction(unbiased: bool | None, correction: float | None) -> float:
     return 1 if unbiased is None or unbiased else 0
 
 
-def torch_var(
-    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
-) -> Any:
-    """var(x, unbiased) and var(x, dim, unbiased or correction, keepdim)."""
-    axis, unbiased = (None, axis) if isinstance(axis, bool) else (axis, unbiased)
-    return var(x, axis, keepdims, _torch_correction(unbiased, correction))
-
-
-def torch_std(
-    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
-) -> Any:
-    return sqrt(torch_var(x, axis, unbiased, keepdims, correction))
-
-
 def torch_var_mean(
     x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
-) -> Any:
+) -> tuple[Tracer, Tracer]:
+    """var_mean(x, unbiased) and var_mean(x, dim, unbiased or correction, keepdim)."""
     axis, unbiased = (None, axis) if isinstance(axis, bool) else (axis, unbiased)
     return var_mean(x, axis, keepdims, _torch_correction(unbiased, correction))
 
 
+def torch_var(
+    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
+) -> Tracer:
+    return torch_var_mean(x, axis, unbiased, keepdims, correction)[0]
+
+
+def torch_std(
+    x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
+) -> Tracer:
+    return sqrt(torch_var(x, axis, unbiased, keepdims, correction))
+
+
 def torch_std_mean(
     x: Value, axis: Any = None, unbiased: Any = None, keepdims: bool = False, correction: Any = None
-) -> Any:
+) -> tuple[Tracer, Tracer]:
     variance, centre = torch_var_mean(x, axis, unbiased, keepdims, correction)
     return sqrt(variance), centre
 
@@ -452,7 +432,10 @@ def dist(a: Value, b: Value, p: Any = 2) -> Tracer:
 # --- scans ----------------------------------------------------------------------------------------------------------
 
 
-def _scan(monoid: str, x: Tracer, axis: Any) -> Tracer:
+def _scan(monoid: str, x: Value, axis: Any, dtype: object) -> Tracer:
+    x = _accumulated(array(x), dtype)
+    if axis is None:
+        x, axis = flatten(x), 0
     if x.ndim == 0:
         return x
     axis = normal_axis(axis, x.ndim)
@@ -460,13 +443,11 @@ def _scan(monoid: str, x: Tracer, axis: Any) -> Tracer:
 
 
 def cumsum(x: Value, axis: Any = None, dtype: object = None) -> Tracer:
-    x = _accumulated(array(x), dtype)
-    return _scan("sum", flatten(x), 0) if axis is None else _scan("sum", x, axis)
+    return _scan("sum", x, axis, dtype)
 
 
 def cumprod(x: Value, axis: Any = None, dtype: object = None) -> Tracer:
-    x = _accumulated(array(x), dtype)
-    return _scan("prod", flatten(x), 0) if axis is None else _scan("prod", x, axis)
+    return _scan("prod", x, axis, dtype)
 
 
 def diff(x: Value, n: int = 1, axis: Any = -1) -> Tracer:

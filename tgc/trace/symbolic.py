@@ -6,7 +6,8 @@ this call and records an assumption, unless the answer is the same for all sizes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeGuard
 
@@ -14,6 +15,24 @@ from tgc.ir.sizes import Dim, Size, product
 from tgc.trace.abstract import loaded_torch
 from tgc.trace.state import current
 from tgc.trace.tracer import Tracer, operate
+
+
+def _arithmetic(
+    name: str, of_sizes: Callable[[Dim, Dim], Dim]
+) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    """An operator and its reflection: a size of two integers, else a scalar of the trace."""
+
+    def forward(self: SymbolicInt, other: Any) -> Any:
+        if is_size(other):
+            return symbolic(of_sizes(self.size, dim_of(other)))
+        return _scalar(name, self, other)
+
+    def backward(self: SymbolicInt, other: Any) -> Any:
+        if is_size(other):
+            return symbolic(of_sizes(dim_of(other), self.size))
+        return _scalar(name, other, self)
+
+    return forward, backward
 
 
 class SymbolicInt:
@@ -79,51 +98,14 @@ class SymbolicInt:
 
     # --- arithmetic ---
 
-    def __add__(self, other: Any) -> Any:
-        return (
-            symbolic(self.size + dim_of(other)) if is_size(other) else _scalar("add", self, other)
-        )
-
-    def __radd__(self, other: Any) -> Any:
-        return (
-            symbolic(dim_of(other) + self.size) if is_size(other) else _scalar("add", other, self)
-        )
-
-    def __sub__(self, other: Any) -> Any:
-        return (
-            symbolic(self.size - dim_of(other)) if is_size(other) else _scalar("sub", self, other)
-        )
-
-    def __rsub__(self, other: Any) -> Any:
-        return (
-            symbolic(dim_of(other) - self.size) if is_size(other) else _scalar("sub", other, self)
-        )
+    __add__, __radd__ = _arithmetic("add", operator.add)
+    __sub__, __rsub__ = _arithmetic("sub", operator.sub)
+    __floordiv__, __rfloordiv__ = _arithmetic("floordiv", lambda a, b: a // _nonzero(b))
+    __mod__, __rmod__ = _arithmetic("mod", lambda a, b: a % _nonzero(b))
+    _times, __rmul__ = _arithmetic("mul", operator.mul)
 
     def __mul__(self, other: Any) -> Any:
-        if isinstance(other, tuple | list):
-            return other * int(self)
-        return (
-            symbolic(self.size * dim_of(other)) if is_size(other) else _scalar("mul", self, other)
-        )
-
-    def __rmul__(self, other: Any) -> Any:
-        return self.__mul__(other) if is_size(other) else _scalar("mul", other, self)
-
-    def __floordiv__(self, other: Any) -> Any:
-        if not is_size(other):
-            return _scalar("floordiv", self, other)
-        return symbolic(self.size // _nonzero(other))
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return symbolic(dim_of(other) // self.size) if is_size(other) else NotImplemented
-
-    def __mod__(self, other: Any) -> Any:
-        return (
-            symbolic(self.size % _nonzero(other)) if is_size(other) else _scalar("mod", self, other)
-        )
-
-    def __rmod__(self, other: Any) -> Any:
-        return symbolic(dim_of(other) % self.size) if is_size(other) else NotImplemented
+        return other * int(self) if isinstance(other, tuple | list) else self._times(other)
 
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
@@ -192,11 +174,10 @@ def dim_of(value: Any) -> Dim:
     return value if type(value) is int or isinstance(value, Size) else value.__index__()
 
 
-def _nonzero(value: Any) -> Dim:
-    dim = dim_of(value)
-    if dim == 0:
+def _nonzero(size: Dim) -> Dim:
+    if size == 0:
         raise ZeroDivisionError("integer division or modulo by zero")
-    return dim
+    return size
 
 
 def _integral(relation: str, bound: float) -> tuple[str, int]:

@@ -196,7 +196,7 @@ def _unary(name: str) -> Callable[..., Any]:
     return lambda self: operate(name, self)
 
 
-_ARITHMETIC = {
+ARITHMETIC = {
     "add": "add",
     "sub": "sub",
     "mul": "mul",
@@ -209,7 +209,8 @@ _ARITHMETIC = {
     "or": "or",
     "xor": "xor",
 }
-for _python, _name in _ARITHMETIC.items():
+"""The operators of two operands, as Python and as the graph call them."""
+for _python, _name in ARITHMETIC.items():
     _forward, _backward = _binary(_name)
     setattr(Tracer, f"__{_python}__", _forward)
     setattr(Tracer, f"__r{_python}__", _backward)

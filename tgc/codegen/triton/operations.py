@@ -21,7 +21,7 @@ from tgc.codegen.triton.expressions import (
     triton_type,
 )
 from tgc.errors import BackendError
-from tgc.ir.dtypes import DType
+from tgc.ir.dtypes import DType, float32
 from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.ops import OPS
 
@@ -107,8 +107,6 @@ def int_pow(a, b):
 }
 """Functions an emitted module defines where one of its kernels calls them."""
 
-_FLOAT32_SMALLEST, _FLOAT32_LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
-
 
 def primitives() -> frozenset[str]:
     """The operations this backend emits itself; the others must be expanded before scheduling."""
@@ -172,7 +170,7 @@ def _is_float32(value: float | int | bool, dtype: DType) -> bool:
 def _outside_float32(value: float) -> bool:
     """Whether Triton takes a literal for a float64 because float32 has no normal number like it."""
     size = abs(value)
-    return 0 < size < _FLOAT32_SMALLEST or _FLOAT32_LARGEST < size < math.inf
+    return 0 < size < float32.tiny or float32.largest < size < math.inf
 
 
 def constant_for(op: str, value: float | int | bool, dtype: DType, *, alone: bool) -> Expr:
