@@ -100,7 +100,8 @@ class Dispatcher:
         self.static_argnames, self.donate_argnames = static_argnames, donate_argnames
         self._parameters = _parameters(function) if static_argnames else ()
         self._memo: dict[Any, _Entry] = {}
-        self._recent: tuple[Guarded, ...] = ()
+        self._recent: tuple[Guarded, ...] = (_no_call,)
+        self._later: Guarded = _no_call  # the last one that served, but the first of the recent
         self._by_looks: dict[Any, Guarded] = {}
         self._records: list[Record] = []
         self._captures: list[Get] = []
@@ -108,9 +109,16 @@ class Dispatcher:
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for call in self._recent:
+        recent = self._recent
+        result = recent[0](args, kwargs)
+        if result is not MISS:
+            return result
+        for call in recent[1:]:
             result = call(args, kwargs)
             if result is not MISS:
+                if call is self._later:  # calls that take turns are to stay as they are
+                    self._recent = (call, *[c for c in recent if c is not call])
+                self._later = call
                 return result
         earlier = self._by_looks.get(_looks(args, kwargs))
         if earlier is not None:
@@ -159,9 +167,9 @@ class Dispatcher:
     ) -> Guarded | None:
         """Put an entry's guarded call before those of the last calls. One that was there, and refused, is made anew."""
         call = entry.guarded
-        recent = self._recent
-        if call is None or call in recent:
-            recent = tuple([c for c in recent if c is not call])
+        refused = call is None or call in self._recent
+        recent = [c for c in self._recent if c is not call and c is not _no_call]
+        if refused:
             call = self._guarded(entry, args, kwargs, leaves, definition)
         if call is not None:
             self._recent = (call, *recent[: _RECENT - 1])
@@ -202,7 +210,7 @@ class Dispatcher:
 
     def _gone(self, _: Any) -> None:
         """Drop the guarded calls: an object among some arguments is no more, and what it held shall go."""
-        self._recent = ()
+        self._recent, self._later = (_no_call,), _no_call
         self._by_looks.clear()
 
     def _key(
@@ -377,6 +385,11 @@ def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], tre
     more, named = trees.flatten(kwargs)
     count = positional.leaves + named.leaves
     return leaves + more, trees.TreeDef("tuple", children=(positional, named), leaves=count)
+
+
+def _no_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """In the place of a guarded call where there is none."""
+    return MISS
 
 
 def _looks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

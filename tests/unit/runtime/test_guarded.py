@@ -117,6 +117,53 @@ def test_a_few_kinds_in_turn_are_recognised(slow: list[int]) -> None:
     assert len(slow) == len(kinds)
 
 
+@pytest.fixture
+def misses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the guards that refused a call."""
+    counts: list[int] = []
+
+    def counted(prepared: guarded.Prepared) -> Any:
+        call = guarded.guarded(prepared)
+        assert call is not None
+
+        def counting(*args: Any) -> Any:
+            result = call(*args)
+            counts.extend([1] * (result is guarded.MISS))
+            return result
+
+        return counting
+
+    monkeypatch.setattr(dispatch, "guarded", counted)
+    return counts
+
+
+def test_a_kind_of_call_that_repeats_is_tried_first(misses: list[int]) -> None:
+    f = tgc.jit(lambda x: x * 2)
+    kinds = [np.ones(n) for n in (2, 3, 4)]
+    for x in (*kinds, kinds[0], kinds[0]):
+        f(x)
+    misses.clear()
+    for _ in range(5):
+        f(kinds[0])
+    assert not misses
+    f(kinds[1])
+    f(kinds[1])
+    misses.clear()
+    f(kinds[1])
+    assert not misses
+
+
+def test_calls_in_turn_do_not_overtake_one_another(misses: list[int]) -> None:
+    f = tgc.jit(lambda x: x * 2)
+    kinds = [np.ones(n) for n in (2, 3, 4)]
+    for x in kinds * 2:
+        f(x)
+    misses.clear()
+    for x in kinds * 4:
+        f(x)
+    assert len(misses) == 4 * (0 + 1 + 2)
+
+
 def test_many_shapes_in_turn_are_recognised(slow: list[int]) -> None:
     f = tgc.jit(lambda x, y: x * 2 + y)
     for _ in range(3):
