@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, exact_quotient, product
-from tgc.kernel.ir import Const, Iota, Kernel, Load, Loop, Op, Operand, Reduce, Store
-from tgc.kernel.walk import accesses, executions, index_axes, statements, terms
+from tgc.kernel.ir import Const, Kernel, Load, Loop, Op, Operand, Reduce, Store
+from tgc.kernel.walk import accesses, everything, executions, in_loops, index_axes, terms
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def _masked(kernel: Kernel, s: Load | Store, loops: tuple[str, ...]) -> Dim:
 
 def flops(kernel: Kernel) -> Dim:
     """Scalar operations, each weighed by its cost in the operation table; a fold is one per element."""
-    axes_of = dict(_values(kernel))
+    axes_of = {s.name: s.axes for s in everything(kernel.body) if not isinstance(s, Store | Loop)}
     total: Dim = 0
-    for s, loops in statements(kernel.body):
+    for s, loops in in_loops(kernel.body):
         if isinstance(s, Op):
             total = total + executions(kernel, s.axes, loops) * OPS[s.op].cost
         folds = s.folds if isinstance(s, Loop) else (s,) if isinstance(s, Reduce) else ()
@@ -73,16 +73,6 @@ def flops(kernel: Kernel) -> Dim:
                 kernel, tuple(a.name for a in kernel.axes if a.name in seen), inner
             )
     return total
-
-
-def _values(kernel: Kernel) -> list[tuple[str, tuple[str, ...]]]:
-    found: list[tuple[str, tuple[str, ...]]] = []
-    for s, _ in statements(kernel.body):
-        if isinstance(s, Load | Iota | Op | Reduce):
-            found.append((s.name, s.axes))
-        elif isinstance(s, Loop):
-            found += [(f.name, f.axes) for f in s.folds]
-    return found
 
 
 def _axes(operand: Operand, axes_of: dict[str, tuple[str, ...]]) -> set[str]:

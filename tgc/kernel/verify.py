@@ -34,6 +34,7 @@ from tgc.kernel.ir import (
 )
 from tgc.kernel.text import print_body
 from tgc.kernel.walk import (
+    everything,
     executions,
     gathered,
     gathers,
@@ -101,7 +102,7 @@ def _steps(plan: Plan, known: dict[str, Buffer], bound: set[str], stage: str) ->
                 stage,
                 f"{kernel.name} takes sizes the plan does not bind",
             )
-            found = list(_flat(kernel.body))
+            found = list(everything(kernel.body))
             reads = [s.buffer for s in found if isinstance(s, Load)]
             writes = list(dict.fromkeys(s.buffer for s in found if isinstance(s, Store)))
         for name in (*reads, *writes):
@@ -141,15 +142,6 @@ def verify_kernel(kernel: Kernel, stage: str = "schedule") -> None:
     _Check(kernel, stage).run()
 
 
-def _flat(body: tuple[Statement, ...]) -> list[Statement]:
-    found: list[Statement] = []
-    for s in body:
-        found.append(s)
-        if isinstance(s, Loop):
-            found += [*_flat(s.body), *s.folds]
-    return found
-
-
 @dataclass
 class _Check:
     kernel: Kernel
@@ -183,14 +175,11 @@ class _Check:
 
     def _neighbours(self) -> str:
         """The lines around the offending statement, which is marked."""
-        lines, marked = list(print_body(self.kernel.body)), -1
-        at = 0
-        for s in _flat(self.kernel.body):
-            if s is self.current:
-                marked = at
-            at += 1
-        low, high = max(0, marked - 3), marked + 4
-        shown = list(enumerate(lines))[low:high] if marked >= 0 else list(enumerate(lines))[:8]
+        lines = list(print_body(self.kernel.body))
+        found = (i for i, s in enumerate(everything(self.kernel.body)) if s is self.current)
+        marked = next(found, -1)
+        low, high = (max(0, marked - 3), marked + 4) if marked >= 0 else (0, 8)
+        shown = list(enumerate(lines))[low:high]
         return "\n".join(f"  {'>' if i == marked else ' '} {line}" for i, line in shown)
 
     # --- axes ---

@@ -1,8 +1,8 @@
-"""Walking kernels: every statement with the loops around it, and what an index is made of."""
+"""Walking kernels: their statements, what each reads, and what an index is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tgc.ir.sizes import Dim, cdiv, product
 from tgc.kernel.ir import (
@@ -13,8 +13,10 @@ from tgc.kernel.ir import (
     Load,
     Loop,
     Op,
+    Operand,
     Program,
     Quotient,
+    Reduce,
     Remainder,
     Statement,
     Store,
@@ -22,14 +24,55 @@ from tgc.kernel.ir import (
 )
 
 
-def statements(
-    body: tuple[Statement, ...], loops: tuple[str, ...] = ()
+def statements(body: Iterable[Statement]) -> list[Statement]:
+    """Each statement, a loop before those inside it; its folds are its own."""
+    return [s for s, _ in in_loops(body)]
+
+
+def in_loops(
+    body: Iterable[Statement], loops: tuple[str, ...] = ()
 ) -> Iterator[tuple[Statement, tuple[str, ...]]]:
-    """Each statement with the axes of the loops around it; a loop comes before its body, its folds are its own."""
+    """Each statement with the axes of the loops around it; a loop comes before those inside it."""
     for s in body:
         yield s, loops
         if isinstance(s, Loop):
-            yield from statements(s.body, (*loops, s.axis))
+            yield from in_loops(s.body, (*loops, s.axis))
+
+
+def everything(body: Iterable[Statement]) -> Iterator[Statement]:
+    """Each statement, the folds of a loop behind those inside it: in the order of the text."""
+    for s in body:
+        yield s
+        if isinstance(s, Loop):
+            yield from everything(s.body)
+            yield from s.folds
+
+
+def operands(s: Statement) -> tuple[Operand, ...]:
+    """What a statement computes with or stores."""
+    if isinstance(s, Op):
+        return s.args
+    return (s.value,) if isinstance(s, Reduce | Store) else ()
+
+
+def reads(s: Statement) -> tuple[str, ...]:
+    """The values a statement reads; of a loop what all that is in it reads."""
+    if isinstance(s, Loop):
+        return tuple(v for inner in (*s.body, *s.folds) for v in reads(inner))
+    found = gathered(s.index) if isinstance(s, Load | Iota | Store) else []
+    if isinstance(s, Load) and s.mask is not None:
+        found.append(s.mask)
+    return (*found, *(v for v in operands(s) if isinstance(v, str)))
+
+
+def loaded(body: Iterable[Statement]) -> set[str]:
+    """The buffers that statements read."""
+    return {s.buffer for s in statements(body) if isinstance(s, Load)}
+
+
+def stored(body: Iterable[Statement]) -> set[str]:
+    """The buffers that statements write."""
+    return {s.buffer for s in statements(body) if isinstance(s, Store)}
 
 
 def terms(index: Index) -> Iterator[Term]:
@@ -83,7 +126,7 @@ def executions(kernel: Kernel, axes: tuple[str, ...], loops: tuple[str, ...]) ->
 
 def accesses(kernel: Kernel) -> Iterator[tuple[Load | Store, tuple[str, ...]]]:
     """Every load and store with the loops around it."""
-    for s, loops in statements(kernel.body):
+    for s, loops in in_loops(kernel.body):
         if isinstance(s, Load | Store):
             yield s, loops
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from tgc.errors import UnsupportedOpError
 from tgc.kernel.ir import Buffer, Kernel, Launch, Load, Matmul, Plan, Step, Store
-from tgc.kernel.walk import gathered, may_overwrite, statements
+from tgc.kernel.walk import gathered, may_overwrite, statements, stored
 
 
 def donate(plan: Plan, writes: Mapping[str, str]) -> Plan:
@@ -72,13 +72,13 @@ def _may_fail(step: Step) -> bool:
     """Whether a step may find a position outside its axis."""
     if isinstance(step, Matmul):
         return False
-    return any(isinstance(s, Load) and gathered(s.index) for s, _ in statements(step.kernel.body))
+    return any(isinstance(s, Load) and gathered(s.index) for s in statements(step.kernel.body))
 
 
 def _written(step: Step) -> set[str]:
     if isinstance(step, Matmul):
         return {step.out}
-    return {s.buffer for s, _ in statements(step.kernel.body) if isinstance(s, Store)}
+    return stored(step.kernel.body)
 
 
 def _read(step: Step) -> set[str]:

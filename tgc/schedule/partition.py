@@ -12,13 +12,13 @@ Three questions, answered in this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tgc.errors import UnsupportedOpError
 from tgc.ir.nodes import Fold, Graph, Node, Shape
 from tgc.ir.sizes import Dim, Size, product
-from tgc.kernel.ir import Buffer, Load, Loop, Statement
+from tgc.kernel.ir import Buffer
+from tgc.kernel.walk import loaded
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
@@ -100,7 +100,7 @@ class Partition:
         stages = {r.node for r in roots if r.partial}
         walk = Lowering(self.placed, self.staged, self.facts, self.target, self.graph.builder.names)
         flat = walk.flat(roots, space)
-        if any(self.staged[node].buffer.name in loaded_buffers(flat.body) for node in stages):
+        if any(self.staged[node].buffer.name in loaded(flat.body) for node in stages):
             raise Conflict
         return flat
 
@@ -193,7 +193,7 @@ class Partition:
         return Group([Root(node)], (), {found.a.source, found.b.source}, contracts=True)
 
     def _reads(self, flat: Flat) -> set[Node]:
-        buffers = loaded_buffers(flat.body)
+        buffers = loaded(flat.body)
         return {
             node
             for where in (self.placed, self.staged)
@@ -229,17 +229,6 @@ def space_of(root: Root) -> tuple[Dim, ...]:
     """The extents a root's kernel runs over, ones left out."""
     shape = root.node.args[0].shape if root.partial else root.node.shape
     return tuple(d for d in shape if d != 1)
-
-
-def loaded_buffers(body: Iterable[Statement]) -> set[str]:
-    """The buffers statements read."""
-    found: set[str] = set()
-    for statement in body:
-        if isinstance(statement, Load):
-            found.add(statement.buffer)
-        elif isinstance(statement, Loop):
-            found |= loaded_buffers(statement.body)
-    return found
 
 
 def _stem(node: Node) -> str:

@@ -19,17 +19,14 @@ from tgc.kernel.ir import (
     Kernel,
     Launch,
     Load,
-    Loop,
     Matmul,
-    Op,
     Plan,
     Quotient,
-    Reduce,
     Remainder,
-    Statement,
     Step,
     Store,
 )
+from tgc.kernel.walk import everything, loaded, operands, stored
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.donation import donate
@@ -37,7 +34,7 @@ from tgc.schedule.facts import Facts
 from tgc.schedule.formula import formula
 from tgc.schedule.lower import Placed
 from tgc.schedule.merging import merge_axes
-from tgc.schedule.partition import Group, Partition, loaded_buffers
+from tgc.schedule.partition import Group, Partition
 from tgc.schedule.target import Target
 from tgc.schedule.tiling import order_axes, tile
 
@@ -159,7 +156,7 @@ def _kernel(group: Group, name: str, partition: Partition) -> Kernel:
         partition.staged[node] = Placed(buffer, axis.programs)
         where = ix.scale(ix.program(axis.name), buffer.strides[0])
         body.append(replace(store, index=ix.add(store.index, where)))
-    used = loaded_buffers(body) | _stored(body)
+    used = loaded(body) | stored(body)
     memory = {
         p.buffer.name: p.buffer for w in (partition.placed, partition.staged) for p in w.values()
     }
@@ -172,16 +169,6 @@ def _kernel(group: Group, name: str, partition: Partition) -> Kernel:
         tuple(_formulas(group, partition)),
     )
     return replace(kernel, sizes=tuple(sorted(kernel_symbols(kernel))))
-
-
-def _stored(body: Sequence[Statement]) -> set[str]:
-    found: set[str] = set()
-    for s in body:
-        if isinstance(s, Store):
-            found.add(s.buffer)
-        elif isinstance(s, Loop):
-            found |= _stored(s.body)
-    return found
 
 
 def _formulas(group: Group, partition: Partition) -> list[str]:
@@ -199,21 +186,12 @@ def kernel_symbols(kernel: Kernel) -> set[str]:
     found: set[str] = set()
     for axis in kernel.axes:
         found |= symbols(axis.extent) | (symbols(axis.split) if axis.split is not None else set())
-    for statement in kernel.body:
-        found |= _statement_symbols(statement)
-    return found
-
-
-def _statement_symbols(s: Statement) -> set[str]:
-    if isinstance(s, Loop):
-        return set().union(*(_statement_symbols(x) for x in (*s.body, *s.folds)))
-    found: set[str] = set()
-    if isinstance(s, Load | Store | Iota):
-        found |= _index_symbols(s.index)
-    operands = s.args if isinstance(s, Op) else (s.value,) if isinstance(s, Reduce | Store) else ()
-    for operand in operands:
-        if isinstance(operand, Const) and isinstance(operand.value, Size):
-            found |= symbols(operand.value)
+    for s in everything(kernel.body):
+        if isinstance(s, Load | Store | Iota):
+            found |= _index_symbols(s.index)
+        for operand in operands(s):
+            if isinstance(operand, Const) and isinstance(operand.value, Size):
+                found |= symbols(operand.value)
     return found
 
 

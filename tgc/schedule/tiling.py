@@ -29,7 +29,7 @@ from tgc.kernel.ir import (
     Store,
     Term,
 )
-from tgc.kernel.walk import gathered
+from tgc.kernel.walk import reads
 from tgc.schedule.facts import Facts
 from tgc.schedule.lower import Conflict, Flat
 from tgc.schedule.target import Target
@@ -239,31 +239,13 @@ def _outer_axis(name: str, extent: Dim, budget: Budget, share: int, facts: Facts
 # --- arranging the body ---------------------------------------------------------------------------------------------
 
 
-def _uses(statement: Statement) -> tuple[str, ...]:
-    """The values a statement reads."""
-    if isinstance(statement, Op):
-        return tuple(a for a in statement.args if isinstance(a, str))
-    if isinstance(statement, Reduce):
-        return (statement.value,) if isinstance(statement.value, str) else ()
-    if isinstance(statement, Store):
-        return (
-            *((statement.value,) if isinstance(statement.value, str) else ()),
-            *gathered(statement.index),
-        )
-    if isinstance(statement, Load):
-        return (*((statement.mask,) if statement.mask else ()), *gathered(statement.index))
-    if isinstance(statement, Iota):
-        return tuple(gathered(statement.index))
-    return tuple(v for s in (*statement.body, *statement.folds) for v in _uses(s))
-
-
 def _with_axes(flat: Flat, body: list[Statement]) -> list[Store]:
     """The stores, each over the axes of its index."""
     axes_of = {s.name: s.axes for s in body if isinstance(s, Load | Iota | Op | Reduce)}
     out = []
     for store in flat.stores:
         used = {t for t, _ in store.index.terms if isinstance(t, str)}
-        used |= {a for v in _uses(store) for a in axes_of.get(v, ())}
+        used |= {a for v in reads(store) for a in axes_of.get(v, ())}
         out.append(replace(store, axes=tuple(a for a in flat.axes if a in used)))
     return out
 
@@ -301,7 +283,7 @@ def _stores_early(body: list[Statement], stores: list[Store]) -> list[Statement]
         if statement is not None:
             out.append(statement)
             pending.discard(statement.name)  # type: ignore[union-attr]
-        ready = [s for s in waiting if pending.isdisjoint(_uses(s))]
+        ready = [s for s in waiting if pending.isdisjoint(reads(s))]
         out += ready
         waiting = [s for s in waiting if s not in ready]
     return out
@@ -316,7 +298,7 @@ def _stage_loops(statements: list[Statement], axis: str) -> list[Statement]:
     stage: dict[int, int] = {}
     level: dict[str, int] = {}
     for k, s in enumerate(statements):
-        here = max((level[v] for v in _uses(s)), default=0)
+        here = max((level[v] for v in reads(s)), default=0)
         stage[k] = here
         if not isinstance(s, Store):
             assert not isinstance(s, Loop)
@@ -394,7 +376,7 @@ def _closure(
 ) -> list[Statement]:
     """The statements over `axis` that `roots` need, in order."""
     needed: set[str] = set()
-    stack = [v for r in roots for v in _uses(r)]
+    stack = [v for r in roots for v in reads(r)]
     while stack:
         name = stack.pop()
         statement = by_name[name]
@@ -405,7 +387,7 @@ def _closure(
         ):
             continue
         needed.add(name)
-        stack += _uses(statement)
+        stack += reads(statement)
     return [s for s in statements if not isinstance(s, Store) and s.name in needed]  # type: ignore[union-attr]
 
 
@@ -415,7 +397,7 @@ def _wrap_split(body: list[Statement], folds: list[Reduce], split: str) -> list[
     before: list[Statement] = []
     inside: list[Statement] = []
     for s in body:
-        moves = any(v in varying for v in _uses(s)) or _along(s, split)
+        moves = any(v in varying for v in reads(s)) or _along(s, split)
         if moves:
             inside.append(s)
             varying |= (

@@ -144,7 +144,7 @@ def _run(code: Emitted, to: str, call: str, host: Host, helpers: str | None) -> 
 def _program_time(kernel: Kernel) -> float:
     """Nanoseconds a program takes, roughly: by the cost table and the bytes of an element, elements by the tile."""
     cost = nbytes = 0.0
-    for s, _ in statements(kernel.body):
+    for s in statements(kernel.body):
         if isinstance(s, Op):
             cost += OPS[s.op].cost
         elif isinstance(s, Load | Store):

@@ -144,7 +144,7 @@ class _Writer:
         for b, parameter in zip(kernel.buffers, parameters, strict=False):
             self.pointers[b.name] = parameter.split()[-1]
         self.scratch = Scratch(kernel, self.addresses, self.bounds)
-        loads = (s for s, _ in statements(kernel.body) if isinstance(s, Load))
+        loads = (s for s in statements(kernel.body) if isinstance(s, Load))
         fails = any(gathered(s.index) for s in loads)
         self.gathers = Bounds(self.addresses, "")
         if fails:

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from tgc.codegen.unroll import unroll
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Iota, Kernel, Load, Loop, Op, Reduce, Statement, Store
-from tgc.kernel.walk import gathered
+from tgc.kernel.walk import reads
 
 DEAR = 8  # an operation of this cost in the table is worth a round trip to scratch
 KEPT_AT_MOST = 2
@@ -96,18 +96,7 @@ def uses(s: Flat | Plain) -> tuple[str, ...]:
         return ()
     if isinstance(s, Keep):
         return (s.name,)
-    if isinstance(s, Step):
-        return uses(s.fold)
-    if isinstance(s, Op):
-        return tuple(a for a in s.args if isinstance(a, str))
-    if isinstance(s, Reduce):
-        return (s.value,) if isinstance(s.value, str) else ()
-    found = gathered(s.index)
-    if isinstance(s, Store) and isinstance(s.value, str):
-        found.append(s.value)
-    if isinstance(s, Load) and s.mask is not None:
-        found.append(s.mask)
-    return tuple(found)
+    return reads(s.fold if isinstance(s, Step) else s)
 
 
 def spans(s: Flat | Item) -> frozenset[str]:

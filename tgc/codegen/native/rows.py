@@ -73,7 +73,7 @@ def _in_order(kernel: Kernel, buffer: Buffer) -> tuple[Dim, Dim] | None:
         return None
     rows = outer[0]
     step = rows.split or rows.block or 1
-    for s, _ in statements(kernel.body):
+    for s in statements(kernel.body):
         if not isinstance(s, Load) or s.buffer != buffer.name:
             continue
         terms = dict(s.index.terms)

@@ -28,7 +28,7 @@ Interval: TypeAlias = tuple[float, float]
 
 def named(kernel: Kernel) -> dict[str, Named]:
     """What makes each value of a kernel."""
-    return {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Named)}
+    return {s.name: s for s in statements(kernel.body) if isinstance(s, Named)}
 
 
 def has_less_to_do(op: str, operand: Operand, made: Mapping[str, Named]) -> bool:

@@ -15,7 +15,7 @@ from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.folds import FOLDERS, Folds
 from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
-from tgc.codegen.numpy.liveness import Liveness, Value, analyse, last_read, statements
+from tgc.codegen.numpy.liveness import Liveness, Value, analyse, last_read
 from tgc.codegen.numpy.padding import Padded, needed, padding, restates
 from tgc.codegen.numpy.products import sums_of_products
 from tgc.codegen.numpy.scalars import is_operator, operator_text, wanted_forms
@@ -40,6 +40,7 @@ from tgc.kernel.ir import (
     Statement,
     Store,
 )
+from tgc.kernel.walk import statements
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tgc.codegen.numpy.liveness import Liveness, statements
+from tgc.codegen.numpy.liveness import Liveness
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Const, Kernel, Op
+from tgc.kernel.walk import statements
 
 _LOWER = ("maximum", "clamp_min")
 _UPPER = ("minimum", "clamp_max")

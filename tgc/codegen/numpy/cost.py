@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tgc.codegen.naming import size_text
-from tgc.codegen.numpy.liveness import statements
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Kernel, Load, Loop, Op, Reduce, Store
+from tgc.kernel.walk import statements
 
 WORTH = 500_000
 

@@ -15,7 +15,6 @@ from tgc.codegen.numpy.body import Array, Body
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.cost import grain_text
 from tgc.codegen.numpy.lines import define
-from tgc.codegen.numpy.liveness import statements
 from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.repeats import remove_repeats
 from tgc.codegen.numpy.rooms import Room, tuple_text
@@ -25,6 +24,7 @@ from tgc.codegen.numpy.strength import reduce_strength
 from tgc.codegen.numpy.views import View
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Axis, Kernel, Load, Op, Reduce, Store
+from tgc.kernel.walk import statements
 
 SCRATCH = 4 << 20
 """Bytes of a block's scratch from which the block is cut in half: it is far from any cache."""

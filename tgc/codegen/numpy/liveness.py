@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 
 from tgc.ir.dtypes import DType
 from tgc.kernel.ir import (
-    Iota,
     Kernel,
     Load,
     Loop,
     Op,
-    Reduce,
     Statement,
     Store,
 )
-from tgc.kernel.walk import gathered
+from tgc.kernel.walk import reads
 
 
 @dataclass
@@ -49,22 +47,6 @@ class Liveness:
     direct: dict[str, Store] = field(default_factory=dict)
 
 
-def operands(statement: Statement) -> list[str]:
-    """The names of the values a statement (but for a loop) reads."""
-    if isinstance(statement, Load):
-        return gathered(statement.index) + ([statement.mask] if statement.mask else [])
-    if isinstance(statement, Iota):
-        return gathered(statement.index)
-    if isinstance(statement, Op):
-        return [a for a in statement.args if isinstance(a, str)]
-    if isinstance(statement, Reduce):
-        return [statement.value] if isinstance(statement.value, str) else []
-    if isinstance(statement, Store):
-        named = [statement.value] if isinstance(statement.value, str) else []
-        return named + gathered(statement.index)
-    return []
-
-
 def analyse(kernel: Kernel, may_write_early: Callable[[Store, Value], bool]) -> Liveness:
     """Number the statements of a kernel and follow its values.
 
@@ -78,7 +60,7 @@ def analyse(kernel: Kernel, may_write_early: Callable[[Store, Value], bool]) -> 
         if not isinstance(s, Store | Loop):
             live.values[s.name] = Value(s.dtype, s.axes, number, loops, s)
     for s, number, loops in placed:
-        for name in operands(s):
+        for name in reads(s):
             _use(live, live.values[name], number, loops)
     loaded = {s.buffer for s, _, _ in placed if isinstance(s, Load)}
     for s, _, loops in placed:
@@ -106,16 +88,6 @@ def _is_free(live: Liveness, kernel: Kernel, buffer: str, value: Value) -> bool:
     """Whether nothing that lies where an output is stored is still wanted when its value is made."""
     last = last_read(live, kernel.buffer(buffer).alias)
     return last < value.made or (last == value.made and _reads_in_place(value))
-
-
-def statements(body: tuple[Statement, ...]) -> list[Statement]:
-    """All statements, those in loops included; a loop before its body."""
-    found: list[Statement] = []
-    for s in body:
-        found.append(s)
-        if isinstance(s, Loop):
-            found += statements(s.body)
-    return found
 
 
 def _number(

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tgc.codegen.numpy.access import ExtentOf, Part, is_negative, nonnegative, split_index
-from tgc.codegen.numpy.liveness import Liveness, operands, statements
+from tgc.codegen.numpy.liveness import Liveness
 from tgc.ir.sizes import Dim, Size
 from tgc.kernel.ir import Const, Iota, Kernel, Load, Loop, Op, Store
+from tgc.kernel.walk import reads, statements
 
 FLIPPED = {"ge": "le", "gt": "lt", "le": "ge", "lt": "gt"}
 
@@ -118,12 +119,12 @@ def needed(kernel: Kernel, padded: dict[str, Padded], aliases: dict[str, str]) -
     for s in reversed(statements(kernel.body)):
         if isinstance(s, Loop):
             for fold in s.folds:
-                found.update(operands(fold))
+                found.update(reads(fold))
     for s in reversed(statements(kernel.body)):
         if isinstance(s, Loop) or not (isinstance(s, Store) or s.name in found):
             continue
         if not isinstance(s, Store) and s.name in aliases:
             found.add(aliases[s.name])
         elif not (isinstance(s, Load) and s.name in padded):
-            found.update(operands(s))
+            found.update(reads(s))
     return found

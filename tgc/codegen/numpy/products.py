@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from tgc.codegen.numpy.liveness import Liveness, Value, statements
-from tgc.kernel.ir import Kernel, Loop, Op, Reduce
+from tgc.codegen.numpy.liveness import Liveness, Value
+from tgc.kernel.ir import Kernel, Op, Reduce
+from tgc.kernel.walk import everything
 
 
 def sums_of_products(kernel: Kernel, live: Liveness) -> dict[str, Op]:
     """For each sum that takes a product nobody else wants, that product; its operands now live to the sum."""
     found: dict[str, Op] = {}
-    folds = [f for s in statements(kernel.body) if isinstance(s, Loop) for f in s.folds]
-    sums = [s for s in statements(kernel.body) if isinstance(s, Reduce)] + folds
-    for s in sums:
+    for s in (s for s in everything(kernel.body) if isinstance(s, Reduce)):
         product = _product(s, live)
         if product is None:
             continue

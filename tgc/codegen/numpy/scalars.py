@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from tgc.codegen.naming import size_operand, size_text
 from tgc.codegen.numpy.constants import dtype_text, number_text
-from tgc.codegen.numpy.liveness import statements
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Const, Kernel, Op
+from tgc.kernel.walk import statements
 
 OPERATORS = {
     "add": "{0} + {1}",

@@ -13,11 +13,12 @@ type, which a constant of ordinary size does not feel.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from tgc.codegen.numpy.liveness import operands, statements
 from tgc.ir.sizes import Size
 from tgc.kernel.ir import Const, Kernel, Loop, Op, Operand, Statement, Store
+from tgc.kernel.walk import everything, reads
 
 ORDINARY = 2.0**-20
 """Constants from here on."""
@@ -25,26 +26,19 @@ ORDINARY = 2.0**-20
 
 def reduce_strength(kernel: Kernel) -> Kernel:
     """The same kernel by fewer or cheaper operations."""
-    everything = _everything(kernel)
-    uses = Counter(name for s in everything for name in operands(s))
-    axes = {s.name: s.axes for s in everything if not isinstance(s, Store | Loop)}
-    return replace(kernel, body=_Walk(uses, axes, _only_added(everything)).body(kernel.body))
+    flat = [s for s in everything(kernel.body) if not isinstance(s, Loop)]
+    uses = Counter(name for s in flat for name in reads(s))
+    axes = {s.name: s.axes for s in flat if not isinstance(s, Store)}
+    return replace(kernel, body=_Walk(uses, axes, _only_added(flat)).body(kernel.body))
 
 
-def _everything(kernel: Kernel) -> list[Statement]:
-    found: list[Statement] = []
-    for s in statements(kernel.body):
-        found += s.folds if isinstance(s, Loop) else [s]
-    return found
-
-
-def _only_added(everything: list[Statement]) -> frozenset[str]:
+def _only_added(flat: Sequence[Statement]) -> frozenset[str]:
     """The values that are read by nothing but additions of ordinary constants."""
     added: set[str] = set()
     others: set[str] = set()
-    for s in everything:
+    for s in flat:
         to_constant = isinstance(s, Op) and s.op == "add" and any(map(_is_ordinary, s.args))
-        (added if to_constant else others).update(operands(s))
+        (added if to_constant else others).update(reads(s))
     return frozenset(added - others)
 
 

@@ -23,7 +23,7 @@ from tgc.kernel.walk import statements
 
 def indices(body: tuple[Statement, ...]) -> list[Index]:
     """The index of every access and iota."""
-    return [s.index for s, _ in statements(body) if isinstance(s, (Load, Store, Iota))]
+    return [s.index for s in statements(body) if isinstance(s, (Load, Store, Iota))]
 
 
 def coefficients(index: Index) -> Iterator[tuple[Term, Dim]]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from tgc.codegen.triton.operations import identity
 from tgc.codegen.triton.parameters import Parameters
-from tgc.kernel.ir import Const, Kernel, Load, Loop, Op, Operand, Reduce
-from tgc.kernel.walk import statements
+from tgc.kernel.ir import Const, Kernel, Load, Op, Operand, Reduce
+from tgc.kernel.walk import everything, statements
 
 Number = float | int | bool
 
@@ -58,22 +58,12 @@ class Paddings:
 def fills(kernel: Kernel) -> dict[str, Number]:
     """For each load, the value that spares the folds downstream a selection, or that the kernel itself asks for."""
     wanted: dict[str, Number] = {}
-    operations = {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Op)}
-    loads = {s.name: s for s, _ in statements(kernel.body) if isinstance(s, Load)}
-    for fold in _folds(kernel):
+    operations = {s.name: s for s in statements(kernel.body) if isinstance(s, Op)}
+    loads = {s.name: s for s in statements(kernel.body) if isinstance(s, Load)}
+    for fold in (s for s in everything(kernel.body) if isinstance(s, Reduce)):
         for load in _sources(fold, fold.value, operations, loads):
             wanted.setdefault(load, identity(fold.monoid, loads[load].dtype))
     return wanted | {name: s.fill for name, s in loads.items() if s.mask is not None}
-
-
-def _folds(kernel: Kernel) -> list[Reduce]:
-    found: list[Reduce] = []
-    for statement, _ in statements(kernel.body):
-        if isinstance(statement, Reduce):
-            found.append(statement)
-        elif isinstance(statement, Loop):
-            found += statement.folds
-    return found
 
 
 def _sources(

@@ -39,15 +39,11 @@ from tgc.kernel.ir import (
     Index,
     Kernel,
     Load,
-    Loop,
-    Op,
     Program,
-    Reduce,
-    Statement,
     Store,
     Term,
 )
-from tgc.kernel.walk import statements
+from tgc.kernel.walk import everything, operands, statements
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ class Parameters:
 
     def __init__(self, kernel: Kernel, guards: Sequence[Guard] = ()) -> None:
         self.kernel, self.guards = kernel, tuple(guards)
-        touched = {s.buffer for s, _ in statements(kernel.body) if isinstance(s, (Load, Store))}
+        touched = {s.buffer for s in statements(kernel.body) if isinstance(s, (Load, Store))}
         self.buffers: tuple[Buffer, ...] = tuple(b for b in kernel.buffers if b.name in touched)
         self.axes: dict[str, Geometry] = {a.name: geometry(a) for a in kernel.axes}
         self._indices: list[Index] = indices(kernel.body)
@@ -215,12 +211,12 @@ class Parameters:
 
     def _written_sizes(self) -> Iterator[tuple[str, Dim]]:
         """The sizes in indices and operands, with the names they would have."""
-        for statement, _ in statements(self.kernel.body):
+        for statement in everything(self.kernel.body):
             if isinstance(statement, (Load, Store)):
                 for term, size in index_sizes(statement.index):
                     kind = "offset" if term is None else "stride"
                     yield f"{statement.buffer}_{kind}", size
-            for operand in _operands(statement):
+            for operand in operands(statement):
                 if isinstance(operand, Const) and isinstance(operand.value, Size):
                     yield "size", operand.value
         for index in self._indices:
@@ -231,13 +227,3 @@ class Parameters:
         if is_symbol(size):
             return True
         return not has_division(size) and self.fits(size) and self.fits(size * -1)
-
-
-def _operands(statement: Statement) -> tuple[object, ...]:
-    if isinstance(statement, Op):
-        return statement.args
-    if isinstance(statement, (Reduce, Store)):
-        return (statement.value,)
-    if isinstance(statement, Loop):
-        return tuple(fold.value for fold in statement.folds)
-    return ()

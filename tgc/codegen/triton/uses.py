@@ -11,7 +11,7 @@ from tgc.errors import Line
 from tgc.ir.nodes import BASIC_MONOIDS
 from tgc.ir.ops import OPS
 from tgc.kernel.ir import Iota, Kernel, Load, Loop, Op, Operand, Reduce, Statement, Store
-from tgc.kernel.walk import gathered
+from tgc.kernel.walk import reads
 
 # What the result of a fold is called where the user gave no name: not sum or max, which are Python's.
 _FOLDED = {
@@ -49,15 +49,16 @@ class Uses:
 
     def _visit(self, body: Sequence[Statement], block: object) -> None:
         for statement in body:
-            for operand in _operands(statement):
-                self._use(operand, statement, block)
             if isinstance(statement, Loop):
                 inner = id(statement)
                 self._visit(statement.body, inner)
                 for fold in statement.folds:
                     self._use(fold.value, fold, inner)
                     self._usage(fold.name).home = block
-            elif not isinstance(statement, Store):
+                continue
+            for value in reads(statement):
+                self._use(value, statement, block)
+            if not isinstance(statement, Store):
                 self._usage(statement.name).home = block
 
     def _usage(self, name: str) -> Usage:
@@ -107,18 +108,3 @@ class Uses:
         generic = {Op: "op", Reduce: "monoid"}.get(type(statement))
         kind = getattr(statement, generic) if generic else "v"
         return re.fullmatch(rf"(v|{kind})(_?\d+)?", statement.name) is not None
-
-
-def _operands(statement: Statement) -> list[Operand]:
-    if isinstance(statement, Loop):
-        return []
-    if isinstance(statement, Op):
-        return list(statement.args)
-    if isinstance(statement, Reduce):
-        return [statement.value]
-    used: list[Operand] = [*gathered(statement.index)]
-    if isinstance(statement, Store):
-        used.append(statement.value)
-    if isinstance(statement, Load) and statement.mask is not None:
-        used.append(statement.mask)
-    return used
