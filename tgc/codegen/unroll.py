@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
+from tgc.ir.nodes import combination
 from tgc.kernel.ir import (
     Axis,
     Index,
@@ -27,16 +28,6 @@ from tgc.kernel.ir import (
     Term,
 )
 from tgc.schedule.tiling import renamed
-
-_CHAIN = {
-    "sum": "add",
-    "prod": "mul",
-    "max": "maximum",
-    "min": "minimum",
-    "any": "or",
-    "all": "and",
-}
-_BOOL_CHAIN = {"add": "or", "mul": "and", "maximum": "or", "minimum": "and"}
 
 Flat = Load | Iota | Op | Reduce | Store
 Body = TypeVar("Body", bound=Statement)
@@ -116,9 +107,7 @@ class _Unroller:
 
 
 def _chain(fold: Reduce, name: str, axes: tuple[str, ...], values: list[Operand]) -> list[Op]:
-    op = _CHAIN[fold.monoid]
-    if fold.dtype.kind == "bool":
-        op = _BOOL_CHAIN.get(op, op)
+    op = combination(fold.monoid, fold.dtype)
     if len(values) == 1:
         return [Op(name, "cast", (values[0],), fold.dtype, axes, fold.line)]
     out: list[Op] = []

@@ -40,9 +40,10 @@ from tgc.ir.nodes import (
     Slice,
     Take,
     View,
+    identity,
     reachable,
 )
-from tgc.ir.references import CALLS, scalar_reference
+from tgc.ir.references import CALLS, FOLDS, scalar_reference
 from tgc.ir.sizes import Dim, Size
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -388,38 +389,14 @@ def _cast(x: Array, dtype: DType) -> Array:
     return x
 
 
-def _identity(monoid: str, x: Array) -> Any:
-    """What a basic fold over nothing gives."""
-    if monoid in ("sum", "prod"):
-        return int(monoid == "prod")
-    if monoid in ("any", "all"):
-        return monoid == "all"
-    if x.dtype.kind == "f":
-        return -np.inf if monoid == "max" else np.inf
-    if x.dtype.kind == "b":
-        return monoid == "min"
-    bounds = np.iinfo(x.dtype)
-    return bounds.min if monoid == "max" else bounds.max
-
-
-_UFUNCS: dict[str, np.ufunc] = {
-    "sum": np.add,
-    "prod": np.multiply,
-    "max": np.maximum,
-    "min": np.minimum,
-    "any": np.logical_or,
-    "all": np.logical_and,
-}
-
-
 def _basic_fold(node: Fold, x: Array) -> Array:
     assert isinstance(node.monoid, str)
-    ufunc = _UFUNCS[node.monoid]
+    ufunc = FOLDS[node.monoid]
     if node.monoid in ("any", "all"):
         x = x.astype(bool)
     if node.mode == "reduce":
-        identity = _identity(node.monoid, x)
-        return np.asarray(ufunc.reduce(x, axis=node.axes, initial=identity, dtype=x.dtype))
+        initial = identity(node.monoid, node.dtype)
+        return np.asarray(ufunc.reduce(x, axis=node.axes, initial=initial, dtype=x.dtype))
     rows = _rows(x, node.axes)
     rows = rows[::-1] if node.reverse else rows
     rows = ufunc.accumulate(rows, axis=0, dtype=x.dtype)

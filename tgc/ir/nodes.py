@@ -150,6 +150,36 @@ BASIC_MONOIDS: dict[str, float] = {
     "any": 0.0,
     "all": 1.0,
 }
+"""What a fold of nothing is, by name; see `identity`."""
+
+_COMBINED = {
+    "sum": "add",
+    "prod": "mul",
+    "max": "maximum",
+    "min": "minimum",
+    "any": "or",
+    "all": "and",
+}
+
+
+def combination(monoid: str, dtype: DType) -> str:
+    """The operation of the table by which a basic monoid combines two values."""
+    if dtype.kind == "bool":
+        return "or" if monoid in ("any", "max", "sum") else "and"
+    return _COMBINED[monoid]
+
+
+def identity(monoid: str, dtype: DType) -> float | int | bool:
+    """What a fold by a basic monoid gives of nothing: what a masked lane contributes."""
+    value = BASIC_MONOIDS[monoid]
+    if dtype.is_float:
+        return value
+    if dtype.kind == "bool":
+        return combination(monoid, dtype) == "and"
+    if abs(value) <= 1:
+        return int(value)
+    low = 0 if dtype.kind == "uint" else -(2 ** (8 * dtype.itemsize - 1))
+    return low if value < 0 else low + 2 ** (8 * dtype.itemsize) - 1
 
 
 DIFFERENTIABLE_FOLDS = frozenset(

@@ -1,4 +1,4 @@
-"""References of the scalar operations and library routines: the numpy the evaluator runs.
+"""References of the scalar operations, the basic folds and library routines: the numpy the evaluator runs.
 
 Most operations are a numpy ufunc, named in the table. Those without one are written here in a form that is accurate
 in float64, independent of the expansions the backends use; an operation that has neither falls back to its
@@ -110,6 +110,17 @@ def _expanded(body: Expression, operands: dict[str, Array]) -> Array:
     if body.op == "cast_like":
         return args[0].astype(args[1].dtype)
     return scalar_reference(body.op)(*args)
+
+
+FOLDS: dict[str, np.ufunc] = {
+    "sum": np.add,
+    "prod": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "any": np.logical_or,
+    "all": np.logical_and,
+}
+"""The basic monoids."""
 
 
 # --- random bits ----------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from tgc.errors import VerifyError
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import BASIC_MONOIDS
-from tgc.ir.references import scalar_reference
+from tgc.ir.nodes import identity
+from tgc.ir.references import FOLDS, scalar_reference
 from tgc.ir.sizes import Size, evaluate, product
 from tgc.kernel.ir import (
     Buffer,
@@ -46,15 +46,6 @@ from tgc.kernel.ir import (
 from tgc.kernel.walk import executions
 
 Array: TypeAlias = npt.NDArray[Any]
-
-_FOLDS: dict[str, Any] = {
-    "sum": np.add,
-    "prod": np.multiply,
-    "max": np.maximum,
-    "min": np.minimum,
-    "any": np.logical_or,
-    "all": np.logical_and,
-}
 
 
 @dataclass
@@ -339,13 +330,8 @@ class _Run:
         value = self._operand(s.value)
         over = tuple(i for i, a in enumerate(self.kernel.axes) if a.name in s.over)
         value = self._full(value, tuple({*s.over, *self._present(value)}))
-        initial: Any = BASIC_MONOIDS[s.monoid]
-        if s.dtype.kind in ("int", "uint") and s.monoid in ("max", "min"):
-            limits = np.iinfo(s.dtype.name)
-            initial = limits.min if s.monoid == "max" else limits.max
-        elif not s.dtype.is_float:
-            initial = bool(initial) if s.dtype is dtypes.bool_ else int(initial)
-        out = _FOLDS[s.monoid].reduce(value, axis=over, keepdims=True, initial=initial)
+        initial = identity(s.monoid, s.dtype)
+        out = FOLDS[s.monoid].reduce(value, axis=over, keepdims=True, initial=initial)
         return np.asarray(out).astype(value.dtype)
 
     def _present(self, value: Array) -> list[str]:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from tgc.codegen.native.instructions import constant, instruction, order
+from tgc.codegen.native.instructions import constant, instruction
 from tgc.codegen.native.llvm import Function, Value
-from tgc.ir.nodes import BASIC_MONOIDS
+from tgc.ir.nodes import combination, identity
 from tgc.kernel.ir import Reduce
 
 
-def identity(fold: Reduce) -> Value:
+def start(fold: Reduce) -> Value:
     """What a fold of nothing is."""
-    value = BASIC_MONOIDS[fold.monoid]
-    if fold.dtype.kind in ("int", "uint") and fold.monoid in ("max", "min"):
-        bits, signed = 8 * fold.dtype.itemsize, fold.dtype.kind == "int"
-        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-        value = low if fold.monoid == "max" else high
-    return constant(value, fold.dtype)
+    return constant(identity(fold.monoid, fold.dtype), fold.dtype)
 
 
 def merge(f: Function, fold: Reduce, old: Value, new: Value) -> Value:
-    if fold.monoid in ("max", "min"):
-        return Value(order(f, fold.name, fold.monoid, old, new), fold.dtype, old.lanes)
-    op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}[fold.monoid]
-    if fold.dtype.kind == "bool":
-        op = {"add": "or", "mul": "and"}.get(op, op)
+    op = combination(fold.monoid, fold.dtype)
     return instruction(f, fold.name, op, [old, new], fold.dtype)
 
 

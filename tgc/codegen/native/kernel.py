@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Addresses, Position, numbers
 from tgc.codegen.native.bounds import Bounds
-from tgc.codegen.native.folds import identity, merge, reduction
+from tgc.codegen.native.folds import merge, reduction, start
 from tgc.codegen.native.functions import IN_TWO, NARROW, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import (
     cast,
@@ -338,7 +338,7 @@ class _Writer:
 
     def _start(self, step: Step, lanes: int) -> None:
         fold, f = step.fold, self.f
-        first = identity(fold)
+        first = start(fold)
         if step.array:
             self.scratch.make(fold.name, fold.dtype, step.array)
             self.scratch.fill(fold.name, first)
@@ -384,7 +384,7 @@ class _Writer:
         pointer, lanes = self.accumulators[fold.name]
         value = spread(f, value, lanes)
         if scope.mask is not None:
-            value = self._select(scope.mask, value, spread(f, identity(fold), lanes))
+            value = self._select(scope.mask, value, spread(f, start(fold), lanes))
         old = Value(f.put("sum", f"load {value.type}, ptr {pointer}"), fold.dtype, lanes)
         f.do(f"store {merge(f, fold, old, value)}, ptr {pointer}")
 

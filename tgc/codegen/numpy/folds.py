@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.views import Layout, layout
-from tgc.ir import dtypes
-from tgc.ir.nodes import BASIC_MONOIDS
+from tgc.ir.nodes import identity
 from tgc.kernel.ir import Const, Operand, Reduce
 
 if TYPE_CHECKING:
@@ -122,13 +121,10 @@ class Folds:
 
     def identity(self, s: Reduce) -> str:
         """The identity element of a fold, in its dtype."""
-        value: float = BASIC_MONOIDS[s.monoid]
         if s.dtype.kind in ("int", "uint") and s.monoid in ("max", "min"):
             kind = dtype_text(s.dtype)
             return f"{kind}(np.iinfo({kind}).{'min' if s.monoid == 'max' else 'max'})"
-        return self.body.constants.name(
-            Const(bool(value) if s.dtype is dtypes.bool_ else value, s.dtype)
-        )
+        return self.body.constants.name(Const(identity(s.monoid, s.dtype), s.dtype))
 
     def _axes_of(self, operand: Operand) -> tuple[str, ...]:
         return () if isinstance(operand, Const) else self.body.live.values[operand].axes

@@ -32,6 +32,7 @@ from tgc.codegen.triton.tiles import Tiles, Value, lanes
 from tgc.codegen.triton.uses import Uses
 from tgc.errors import VerifyError
 from tgc.ir.dtypes import DType
+from tgc.ir.nodes import identity
 from tgc.ir.sizes import Size, exact_quotient
 from tgc.kernel.ir import (
     Axis,
@@ -310,7 +311,7 @@ class KernelWriter(Tiles):
         expr = operations.cast(value.expr, value.dtype, fold.dtype)
         if value.axes != axes:
             expr = call("tl.broadcast_to", expand(expr, value.axes, axes), self.shape(axes))
-        neutral = operations.identity(fold.monoid, fold.dtype)
+        neutral = identity(fold.monoid, fold.dtype)
         for axis in self.tile(fold.over):
             exist = self.mask([axis])
             if exist is not None and self.paddings.of(fold.value, axis) != neutral:
@@ -337,7 +338,7 @@ class KernelWriter(Tiles):
     def _accumulator(self, fold: Reduce) -> Value:
         """A tile of identities over the lanes a fold keeps apart until its loop ends."""
         axes = self.tile([*fold.axes, *fold.over])
-        neutral = operations.identity(fold.monoid, fold.dtype)
+        neutral = identity(fold.monoid, fold.dtype)
         reduced = any(a in fold.over for a in axes)
         tile = operations.full(neutral, self.shape(axes), fold.dtype)
         wish = self.uses.wish(fold)

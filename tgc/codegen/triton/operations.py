@@ -22,7 +22,7 @@ from tgc.codegen.triton.expressions import (
 )
 from tgc.errors import BackendError
 from tgc.ir.dtypes import DType, float32
-from tgc.ir.nodes import BASIC_MONOIDS
+from tgc.ir.nodes import combination
 from tgc.ir.ops import OPS
 
 HELPERS: dict[str, str] = {
@@ -199,32 +199,9 @@ def cast_size(value: Expr, target: DType) -> Expr:
 # --- folds ----------------------------------------------------------------------------------------------------------
 
 
-def identity(monoid: str, dtype: DType) -> float | int | bool:
-    """What a masked lane contributes."""
-    value = BASIC_MONOIDS[monoid]
-    if dtype.is_float:
-        return value
-    if dtype.kind == "bool":
-        return monoid in ("all", "min", "prod")
-    if math.isinf(value):
-        low = 0 if dtype.kind == "uint" else -(2 ** (8 * dtype.itemsize - 1))
-        high = low + 2 ** (8 * dtype.itemsize) - 1
-        return high if value > 0 else low
-    return int(value)
-
-
 def combine(monoid: str, accumulator: Expr, value: Expr, dtype: DType) -> Expr:
     """`accumulator` with one more value folded in."""
-    if dtype.kind == "bool":
-        text = "({0} | {1})" if monoid in ("any", "max") else "({0} & {1})"
-        return template(text, accumulator, value)
-    text = {
-        "sum": "({0} + {1})",
-        "prod": "({0} * {1})",
-        "max": spelling("maximum", dtype),
-        "min": spelling("minimum", dtype),
-    }[monoid]
-    return template(text, accumulator, value)
+    return template(spelling(combination(monoid, dtype), dtype), accumulator, value)
 
 
 def reduce_tile(monoid: str, value: Expr, positions: Sequence[int], dtype: DType) -> Expr:

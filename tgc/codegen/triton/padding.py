@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tgc.codegen.triton.operations import identity
 from tgc.codegen.triton.parameters import Parameters
+from tgc.ir.nodes import identity
 from tgc.kernel.ir import Const, Kernel, Load, Op, Operand, Reduce
 from tgc.kernel.walk import everything, statements
 
