@@ -3,9 +3,9 @@
     traced graph -> derive what waits -> simplify -> [derive -> simplify] -> legalize -> expand -> [contract]
     -> schedule -> emit
 
-What runs between the stages is the same for all of them: verification (TGC_VERIFY), logging (TGC_DEBUG) and dumps
-(TGC_DUMP). The modules of the stages are imported at their first use: a call whose kernels lie in the cache needs
-none of them.
+Each pass verifies what it made (`ir.verify.verified`); between the stages runs what is the same for all of them: logging
+(TGC_DEBUG) and dumps (TGC_DUMP). The modules of the stages are imported at their first use: a call whose kernels lie in
+the cache needs none of them.
 """
 
 from __future__ import annotations
@@ -290,13 +290,9 @@ def _schedule(
 
 
 def stage(name: str, before: Graph, run: Callable[[], Graph]) -> Graph:
-    """Run one pass over a graph, verify what it made and tell those who asked."""
+    """Run one pass over a graph and tell those who asked."""
     start = time.perf_counter()
     after = run()
-    if current().verify:
-        from tgc.ir.verify import verify
-
-        verify(after, name)
     _report(name, before.name, 2, lambda: str(after), time.perf_counter() - start)
     return after
 

@@ -13,8 +13,10 @@ from tgc.calculus.reverse import MAX_NODES, check_targets, dependents, no_rule
 from tgc.errors import DerivativeError
 from tgc.ir.build import Builder
 from tgc.ir.nodes import Fold, Graph, Input, Leaf, Map, Node, Put, Take, View, reachable
+from tgc.ir.verify import verified
 
 
+@verified
 def jvp(graph: Graph, wrt: tuple[int, ...], name: str | None = None) -> Graph:
     """The function (inputs, tangents of `inputs[k] for k in wrt`) -> (outputs, tangents of the outputs).
 

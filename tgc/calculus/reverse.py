@@ -28,10 +28,12 @@ from tgc.calculus.scalars import differentiable, finite, partials
 from tgc.errors import DerivativeError
 from tgc.ir.build import Builder
 from tgc.ir.nodes import Call, Fold, Graph, Leaf, Map, Node, Put, Take, View, reachable
+from tgc.ir.verify import verified
 
 MAX_NODES = 200_000
 
 
+@verified
 def vjp(graph: Graph, wrt: tuple[int, ...], name: str | None = None) -> Graph:
     """The function (inputs, cotangents of the outputs) -> cotangents of `inputs[k] for k in wrt`.
 
@@ -46,6 +48,7 @@ def vjp(graph: Graph, wrt: tuple[int, ...], name: str | None = None) -> Graph:
     return _graph(graph, name or f"{graph.name}_vjp", seeds, cotangents)
 
 
+@verified
 def joint(graph: Graph, wrt: tuple[int, ...], name: str | None = None) -> Graph:
     """The function of the same inputs as `vjp` that returns the outputs and then the cotangents, sharing nodes."""
     seeds, cotangents = _reverse(graph, wrt)

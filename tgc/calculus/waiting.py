@@ -13,10 +13,12 @@ from tgc.calculus.forward import jvp
 from tgc.calculus.reverse import vjp
 from tgc.ir.nodes import DERIVATIVES, Call, Graph, Node
 from tgc.ir.rewrite import rewrite, substitute
+from tgc.ir.verify import verified
 
 Transform = Callable[[Graph], Graph]
 
 
+@verified
 def written_out(graph: Graph, simplify: Transform) -> Graph:
     """The same function without calls of derivatives: inner ones are taken first, each of a simplified graph.
 

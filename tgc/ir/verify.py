@@ -6,7 +6,9 @@ so that a broken pass is found where it broke something and not three stages lat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import ParamSpec
 
 from tgc.errors import ShapeError, VerifyError
 from tgc.ir import dtypes
@@ -35,6 +37,9 @@ from tgc.ir.nodes import (
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, Size
 from tgc.ir.text import printed_lines
+from tgc.settings import current
+
+P = ParamSpec("P")
 
 NODE_BUDGET = 50_000
 """More nodes than this mean a pass that blows graphs up."""
@@ -59,6 +64,19 @@ def verify(graph: Graph, after: str, *, budget: int = NODE_BUDGET) -> None:
             f"after {after}: {problem}{where}" + (f"\n{context}" if context else ""),
             line=None if node is None else node.line,
         )
+
+
+def verified(run: Callable[P, Graph]) -> Callable[P, Graph]:
+    """A pass with its result verified after it runs, unless the settings say no."""
+
+    @functools.wraps(run)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Graph:
+        graph = run(*args, **kwargs)
+        if current().verify:
+            verify(graph, run.__name__)
+        return graph
+
+    return checked
 
 
 def problems(graph: Graph, budget: int = NODE_BUDGET) -> Iterator[tuple[Node | None, str]]:

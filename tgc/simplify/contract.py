@@ -22,8 +22,7 @@ from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.nodes import Graph, Map, Node
 from tgc.ir.rewrite import remake, users
-from tgc.ir.verify import verify
-from tgc.settings import current
+from tgc.ir.verify import verified
 from tgc.simplify.patterns import constant
 
 
@@ -35,6 +34,7 @@ class _Pair(NamedTuple):
     first: bool
 
 
+@verified
 def contract(graph: Graph) -> Graph:
     """The same function with products absorbed by the sums that alone read them, as `fma`."""
     readers = users(graph)
@@ -54,10 +54,7 @@ def contract(graph: Graph) -> Graph:
             else _fused(graph.builder, node, pair, done)
         )
 
-    result = remake(graph, visit)
-    if current().verify:
-        verify(result, "contract")
-    return result
+    return remake(graph, visit)
 
 
 def _pair(node: Node) -> _Pair | None:

@@ -16,8 +16,7 @@ from tgc.ir.expressions import parse
 from tgc.ir.nodes import Graph, Map, Node
 from tgc.ir.ops import OPS
 from tgc.ir.rewrite import rewrite
-from tgc.ir.verify import verify
-from tgc.settings import current
+from tgc.ir.verify import verified
 from tgc.simplify.products import share_products
 from tgc.simplify.reciprocals import share_reciprocals
 from tgc.simplify.rewriter import build_expression
@@ -33,6 +32,7 @@ _ROUNDS = 4
 """Algebra may bring back an operation that is no primitive (a square); then both run again."""
 
 
+@verified
 def expand(graph: Graph, primitives: frozenset[str]) -> Graph:
     """The same function using only operations of `primitives`, `where` and `cast`.
 
@@ -47,8 +47,6 @@ def expand(graph: Graph, primitives: frozenset[str]) -> Graph:
             break
     else:
         graph = _expanded(graph, allowed)
-    if current().verify:
-        verify(graph, "expand")
     return graph
 
 

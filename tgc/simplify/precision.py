@@ -12,12 +12,12 @@ from dataclasses import replace
 from tgc.ir.build import Builder
 from tgc.ir.dtypes import DType
 from tgc.ir.nodes import Call, Const, Fold, Graph, Input, Leaf, Map, Monoid, Node, reachable
-from tgc.ir.verify import verify
-from tgc.settings import current
+from tgc.ir.verify import verified
 
 MODES = ("fused", "eager")
 
 
+@verified
 def legalize(graph: Graph, mode: str = "fused") -> Graph:
     """The same function with half types only in inputs, in results and in casts.
 
@@ -35,10 +35,7 @@ def legalize(graph: Graph, mode: str = "fused") -> Graph:
     widening = _Widening(graph.builder, eager=mode == "eager")
     outputs = tuple(widening.visible(node) for node in graph.outputs)
     writes = tuple((leaf, widening.visible(value)) for leaf, value in graph.writes)
-    result = replace(graph, outputs=outputs, writes=writes)
-    if current().verify:
-        verify(result, "legalize")
-    return result
+    return replace(graph, outputs=outputs, writes=writes)
 
 
 class _Widening:

@@ -6,8 +6,7 @@ from functools import cache
 
 from tgc.ir.nodes import Graph, Map, Node
 from tgc.ir.rewrite import rewrite
-from tgc.ir.verify import verify
-from tgc.settings import current
+from tgc.ir.verify import verified
 from tgc.simplify import algebra, factors, folds, movements, multiples, stability
 from tgc.simplify.rewriter import Rewrite, Rewriter, RuleSet
 
@@ -38,6 +37,7 @@ def _algebra_rules() -> RuleSet:
     return RuleSet(algebra.RULES, _STRUCTURE, fast_math=False)
 
 
+@verified
 def simplify(
     graph: Graph,
     *,
@@ -54,10 +54,7 @@ def simplify(
         fast_math: also rewrites that assume finite values and ignore the sign of zero.
         log: receives what was rewritten.
     """
-    result = _run(graph, _all_rules(fast_math, last, in_two), log)
-    if current().verify:
-        verify(result, "simplify")
-    return result
+    return _run(graph, _all_rules(fast_math, last, in_two), log)
 
 
 def run_algebra(graph: Graph) -> Graph:
@@ -73,6 +70,7 @@ def _run(graph: Graph, rules: RuleSet, log: list[Rewrite] | None) -> Graph:
     return result
 
 
+@verified
 def drop_stop_gradient(graph: Graph) -> Graph:
     """Without the marks that only differentiation reads; for use when no derivative will be taken any more."""
 
