@@ -3,7 +3,7 @@
     traced graph -> derive what waits -> simplify -> [derive -> simplify] -> legalize -> expand -> [contract]
     -> schedule -> emit
 
-Each pass verifies what it made (`ir.verify.verified`); between the stages runs what is the same for all of them: logging
+Each pass verifies what it made (`ir.verify.verified`); what runs between is the same for all of them: logging
 (TGC_DEBUG) and dumps (TGC_DUMP). The modules of the stages are imported at their first use: a call whose kernels lie in
 the cache needs none of them.
 """
