@@ -220,6 +220,8 @@ x.max(dim=-1).values
 x.max(dim=-1)[1]
 torch.max(x, y)
 i.max(1)[1]
+tuple(m.max(1))
+m.min(0)[1]
 x.argmax()
 x.argmax(1)
 torch.argmin(x, dim=0, keepdim=True)

@@ -191,7 +191,9 @@ def _torch_extreme(monoid: str, x: Value, axis: Any, keepdims: bool) -> Any:
     if x.ndim == 0:
         return Extremum(x, _position(monoid, x, axis, False))
     axis = normal_axis(axis, x.ndim)
-    index = _position(monoid, x, axis, True)
+    # torch has positions in bools here, though not by argmax.
+    ordered = cast(x, dtypes.uint8) if x.kind is dtypes.bool_ else x
+    index = _position(monoid, ordered, axis, True)
     values = wrap(builder().take(x.node, index.node, axis=axis), x)
     if keepdims:
         return Extremum(values, index)

@@ -172,3 +172,11 @@ def test_the_error_function_of_all_numbers(sign: int) -> None:
     np.testing.assert_allclose(found, wanted, rtol=4 * 2.0**-23, atol=3e-45)
     assert (np.abs(found) <= 1).all()
     assert np.isnan(tgc.jit(tgc.erf, backend="numpy")(np.float32([np.nan]))).all()
+
+
+def test_a_bfloat16_on_the_way_from_one_operation_to_another(rng: np.random.Generator) -> None:
+    """No argument and no result is one."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x = rng.standard_normal(5)
+    found = tgc.jit(lambda x: x.astype(bfloat16).astype(np.float64) - x, backend="numpy")(x)
+    np.testing.assert_array_equal(found, x.astype(bfloat16).astype(np.float64) - x)

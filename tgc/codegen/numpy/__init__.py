@@ -13,7 +13,8 @@ from tgc.codegen.numpy.kernel import emit_kernel
 from tgc.codegen.numpy.prelude import RUNTIME, prelude
 from tgc.ir import dtypes
 from tgc.ir.ops import OPS
-from tgc.kernel.ir import Kernel, Launch, Plan
+from tgc.kernel.ir import Kernel, Launch, Op, Plan
+from tgc.kernel.walk import statements
 
 PRIMITIVES = frozenset({"cast", *(spec.name for spec in OPS.values() if spec.numpy is not None)})
 """The operations this backend renders itself; all others must have been expanded."""
@@ -21,6 +22,13 @@ PRIMITIVES = frozenset({"cast", *(spec.name for spec in OPS.values() if spec.num
 
 def _launch(launched: Mapping[int, str], position: int, args: list[str], host: Host) -> list[str]:
     return [f"{launched[position]}({', '.join(args)})"]
+
+
+def _has_bfloat16(plans: Sequence[Plan], known: Sequence[tuple[Kernel, str]]) -> bool:
+    """Whether any value is a bfloat16: of memory, or on the way from one operation to another."""
+    values = [s for kernel, _ in known for s, _ in statements(kernel.body) if isinstance(s, Op)]
+    buffers = [b for plan in plans for b in plan.buffers]
+    return any(v.dtype is dtypes.bfloat16 for v in (*buffers, *values))
 
 
 def emit(plans: Sequence[Plan]) -> str:
@@ -61,7 +69,7 @@ def emit(plans: Sequence[Plan]) -> str:
     functions = [*functions_in("\n".join(functions)), *functions]
     body = "\n\n".join(functions)
     head = ["import numpy as np"]
-    if any(b.dtype is dtypes.bfloat16 for plan in plans for b in plan.buffers):
+    if _has_bfloat16(plans, known):
         head.insert(0, "from ml_dtypes import bfloat16")
     if "as_strided(" in body:
         head.append("from numpy.lib.stride_tricks import as_strided")
