@@ -154,8 +154,8 @@ def to_dtype(dtype: Any) -> DType | None:
     """The DType of a torch dtype, numpy dtype, Python type, DType or name; None where there is none."""
     if isinstance(dtype, DType):
         return dtype
-    if isinstance(dtype, str):
-        return BY_NAME.get(dtype)
+    if isinstance(dtype, str) and dtype in BY_NAME:
+        return BY_NAME[dtype]
     found = _TORCH_DTYPES.get(dtype)
     if found is not None:
         return found

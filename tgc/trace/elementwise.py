@@ -223,7 +223,7 @@ def power(a: Value, b: Value) -> Tracer:
         exponent = b.item() if hasattr(b, "item") else b
         group = Operands(a, b)
         if isinstance(exponent, int | float) and not isinstance(exponent, bool):
-            if exponent == 2 and group.container == "numpy":
+            if exponent == 2 and group.container == "numpy" and not hasattr(b, "dtype"):
                 return square(a)
             found = _constant_power(group.tracer(a), exponent)
             if found is not None:

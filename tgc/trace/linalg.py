@@ -122,6 +122,11 @@ def numpy_dot(a: Value, b: Value) -> Tracer:
     return matmul(a, b, "dot") if a.ndim == 1 or b.ndim <= 2 else tensordot(a, b, ([-1], [-2]))
 
 
+def numpy_vdot(a: Value, b: Value) -> Tracer:
+    """numpy's vdot: of all elements in order, whatever the shapes."""
+    return dot(reshape(array(a), (-1,)), reshape(array(b), (-1,)))
+
+
 def inner(a: Value, b: Value) -> Tracer:
     """Sums of products over the last axes."""
     a, b = array(a), array(b)

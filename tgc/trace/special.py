@@ -96,7 +96,7 @@ def rad2deg(x: Value) -> Tracer:
 
 def sinc(x: Value) -> Tracer:
     """sin(πx) / (πx), and 1 at 0."""
-    scaled = mul(as_float(x), math.pi)
+    scaled = mul(x, math.pi)
     zero = eq(scaled, 0)
     safe = where(zero, 1.0, scaled)
     return where(zero, 1.0, div(sin(safe), safe))

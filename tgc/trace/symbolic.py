@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from tgc.ir.sizes import Dim, Size, product
 from tgc.trace.abstract import loaded_torch
 from tgc.trace.state import current
@@ -64,6 +66,17 @@ class SymbolicInt:
 
     def __format__(self, spec: str) -> str:
         return format(int(self), spec) if spec else str(self)
+
+    # numpy has Python's integers beside its own scalars, arrays of int64 in lists and alone.
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, Tracer) for x in inputs):
+            return NotImplemented
+        numbers = [int(x) if isinstance(x, SymbolicInt) else x for x in inputs]
+        return getattr(ufunc, method)(*numbers, **kwargs)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(int(self), dtype)
 
     # --- comparisons ---
 

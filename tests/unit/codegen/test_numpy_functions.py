@@ -19,6 +19,7 @@ from tgc.codegen.numpy.functions import (
     sign,
     sum_line,
 )
+from tgc.ir.references import scalar_reference
 
 
 @pytest.mark.parametrize("cols", [0, 1, 7, 64, 65, 1500])
@@ -172,6 +173,15 @@ def test_the_error_function_of_all_numbers(sign: int) -> None:
     np.testing.assert_allclose(found, wanted, rtol=4 * 2.0**-23, atol=3e-45)
     assert (np.abs(found) <= 1).all()
     assert np.isnan(tgc.jit(tgc.erf, backend="numpy")(np.float32([np.nan]))).all()
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.int8, np.uint8])
+def test_integers_to_integer_powers(kind: type) -> None:
+    x = np.array([-2, -1, -1, 1, 0, 2, 3, 5, -3]).astype(kind)
+    y = np.array([-2, -1, -2, -3, -1, -1, 4, 0, 3]).astype(kind)
+    found = tgc.jit(lambda x, y: x**y, backend="numpy")(x, y)
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, scalar_reference("pow")(x, y))
 
 
 def test_a_bfloat16_on_the_way_from_one_operation_to_another(rng: np.random.Generator) -> None:

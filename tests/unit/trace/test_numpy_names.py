@@ -91,9 +91,9 @@ x[0], x[-1, 1], x[:, 1], x[::-1], x[1:, ::-2], x[..., None], x[-1:0:-1], x[5:], 
 np.take_along_axis(x, k[:, None], axis=1), np.take_along_axis(x, -k[:, None] - 1 + 0 * k[:, None], axis=1)
 x @ w, np.matmul(x, w), np.dot(x, w), x.dot(v), v @ v, np.inner(x, y), np.outer(v, k), b @ w
 np.einsum("ij,jk->ik", x, w), np.einsum("ij->i", x), np.tensordot(b, w, 1), np.kron(x, v), np.vecdot(x, y)
-np.cross(x[:, :3], y[:, :3]), np.vdot(v, v)
+np.cross(x[:, :3], y[:, :3]), np.vdot(v, v), np.vdot(x, y.T)
 np.zeros_like(x), np.ones_like(i), np.full_like(x, 3), np.zeros_like(x, dtype=np.int64)
-x.astype(np.float32), i.astype(float), x.copy(), np.copy(x)
+x.astype(np.float32), x.astype("f4"), i.astype(float), x.copy(), np.copy(x)
 x * np.float32(2), x + np.pi, i + np.int32(1), x.size * x, x.ndim * x, len(x) * x, np.shape(x)[0] * x
 i + 1, i / 2, i * 2.5, i // 2, i ** 2, np.exp(i), np.sqrt(i), -i, m + m, m * 2, m & m
 x.shape[0] * v, s + x, x + s, s * 2
@@ -127,6 +127,7 @@ x // 2
 x & y
 np.exp(x)
 np.sqrt(x)
+np.sinc(x)
 np.arctan2(x, y)
 x.mean()
 x.max()

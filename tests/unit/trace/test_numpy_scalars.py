@@ -67,3 +67,27 @@ def test_arrays_beside_tensors_are_refused() -> None:
     for array in (np.ones(3), np.array(2.0)):
         with pytest.raises(DTypeError, match="torch tensors and numpy arrays"):
             tgc.jit(lambda t, a: t * a)(torch.ones(3), array)
+
+
+SIZES: dict[str, Callable[[Any], Any]] = {
+    "root": lambda x: x / np.sqrt(x.shape[-1]),
+    "greater": lambda x: x * np.maximum(x.shape[0], 2),
+    "scalar": lambda x: x * (np.int64(2) * x.shape[0]),
+    "float": lambda x: x * (np.float32(2) * x.shape[0]),
+    "array": lambda x: x * (np.arange(3.0) / x.shape[0]),
+    "range": lambda x: x + np.arange(x.shape[0])[:, None],
+    "shape": lambda x: x * np.prod(x.shape),
+    "converted": lambda x: x + np.asarray(x.shape[0]),
+    "exponent": lambda x: x ** np.int64(2),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_numbers_to_numpy(name: str) -> None:
+    function = SIZES[name]
+    compiled = tgc.jit(function)
+    for rows in (2, 5):
+        x = np.linspace(-1, 1, 3 * rows, dtype=np.float32).reshape(rows, 3)
+        got, want = compiled(x), function(x)
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, rtol=1e-6)

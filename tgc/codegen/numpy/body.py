@@ -404,6 +404,8 @@ class Body:
             raise BackendError(
                 f"the numpy backend has no {s.op}: it should have been expanded", line=s.line
             )
+        if not s.dtype.is_float and f"integer_{name}" in FUNCTIONS:
+            name = f"integer_{name}"
         function = name if name in FUNCTIONS else f"np.{name}"
         function = function if clamp is None else "clip"
         if target is None:

@@ -31,6 +31,20 @@ def sign(x: Any, out: Any = None) -> Any:
     return clip(out, -one, one, out=out)
 
 
+def integer_power(x: Any, y: Any, out: Any = None) -> Any:
+    """As np.power, which refuses negative exponents: they leave 1 and -1, and 0 of all else."""
+    below = np.less(y, 0)
+    if not below.any():
+        return np.power(x, y, out=out)
+    found = np.power(x, np.maximum(y, 0))
+    unit = np.where(np.equal(x, 1), 1, np.where(np.equal(x, -1), 1 - 2 * (y & 1), 0))
+    found = np.where(below, unit, found).astype(found.dtype)
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
 def chosen(condition: Any, bits: Any) -> Any:
     """What `select` goes by: bits set where the condition holds; for few elements itself."""
     if bits.size < 2048:
@@ -107,6 +121,7 @@ def _source(function: Any) -> str:
 _ALL = (
     *draws.ALL,
     sign,
+    integer_power,
     chosen,
     select,
     select_or_zero,
