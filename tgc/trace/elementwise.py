@@ -93,6 +93,10 @@ def square(x: Value) -> Tracer:
 
 
 def reciprocal(x: Value) -> Tracer:
+    if isinstance(x, Tracer) and x.container == "numpy" and not x.kind.is_float:
+        raise unsupported(
+            "numpy's reciprocal of integers, an integer", hint="write 1 / x or 1 // x"
+        )
     return map_op("reciprocal", x, floats=True)
 
 

@@ -164,11 +164,10 @@ def written(base: Node, path: tuple[Movement, ...], value: Node) -> Node:
 
 def _replaced(before: Node, movement: Slice, value: Node) -> Node:
     """`before` with `value` in a slice: a selection between it and a pad of the value."""
+    if 0 in value.shape:
+        return before
     b = builder()
-    last = tuple(
-        s + (c - 1) * k + 1 if c != 0 else s
-        for s, c, k in zip(movement.start, value.shape, movement.step)
-    )
+    last = tuple(s + (c - 1) * k + 1 for s, c, k in zip(movement.start, value.shape, movement.step))
     after = tuple(d - e for d, e in zip(before.shape, last))
     interior = tuple(k - 1 for k in movement.step)
     padded = b.pad(value, before=movement.start, after=after, interior=interior)

@@ -155,6 +155,8 @@ def ldexp(a: Value, b: Value) -> Tracer:
 def heaviside(x: Value, values: Value) -> Tracer:
     """0 below zero, 1 above, `values` at zero."""
     group = Operands(x, values)
+    if group.container == "numpy":
+        group.floating()
     x, values = group.tracer(x), group.tracer(values)
     return where(eq(x, 0), values, where(isnan(x), x, cast(gt(x, 0), group.dtype)))
 

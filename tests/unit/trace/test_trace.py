@@ -412,10 +412,18 @@ def overwrite(x: Any) -> Any:
     return z.clamp_(max=3).relu_()
 
 
+def overwrite_every_other(x: Any) -> Any:
+    z = x.clone()
+    z[::2] *= 2
+    return z
+
+
 def test_temporaries_may_be_written() -> None:
     check(accumulate, torch.randn(3))
     check(assign, torch.randn(3, 4))
     check(overwrite, torch.randn(3, 4))
+    check(overwrite_every_other, torch.randn(5))
+    check(overwrite_every_other, torch.randn(0))
     check(lambda x: F.relu(x * 1, inplace=True), torch.randn(3))
     check(lambda x: (x * 1).copy_(x[0]), torch.randn(3, 4))
     check(lambda x: torch.empty_like(x).fill_(2).zero_(), torch.randn(3))
