@@ -26,9 +26,9 @@ def _launch(launched: Mapping[int, str], position: int, args: list[str], host: H
 
 def _has_bfloat16(plans: Sequence[Plan], known: Sequence[tuple[Kernel, str]]) -> bool:
     """Whether any value is a bfloat16: of memory, or on the way from one operation to another."""
-    values = [s for kernel, _ in known for s, _ in statements(kernel.body) if isinstance(s, Op)]
-    buffers = [b for plan in plans for b in plan.buffers]
-    return any(v.dtype is dtypes.bfloat16 for v in (*buffers, *values))
+    kinds = {b.dtype for plan in plans for b in plan.buffers}
+    kinds |= {s.dtype for k, _ in known for s in statements(k.body) if isinstance(s, Op)}
+    return dtypes.bfloat16 in kinds
 
 
 def emit(plans: Sequence[Plan]) -> str:
