@@ -1,1 +1,1 @@
-"""Kernel IR to source text: Triton and numpy."""
+"""Kernel IR to source text: numpy, LLVM and Triton."""
