@@ -185,6 +185,20 @@ def random(g):
 """,
         [(1, 1), (1, 5)],
     ),
+    # Scheduler: an index lost the axis without elements, and what was read once for all of it was read of nothing.
+    "the sum of no rows of one element": (
+        """
+def random(g):
+    x = g.input("x", "f64", (0, 1))
+    y = g.input("y", "f64", (1,))
+    v0 = g.broadcast(y, shape=(0, 1), dims=(1,))
+    v1 = g.map("mul", x, v0)
+    v2 = g.map("sin", v1)
+    v3 = g.fold("sum", v2, axes=(0, 1))
+    return v3
+""",
+        [(0, 1), (1,)],
+    ),
 }
 
 

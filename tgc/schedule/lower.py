@@ -39,6 +39,7 @@ from tgc.kernel.ir import (
     Statement,
     Store,
 )
+from tgc.kernel.walk import gathers
 from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
@@ -216,6 +217,9 @@ class Lowering:
     ) -> Operand:
         if node in self._own and not own and not (index == self._own[node] and mask is None):
             raise Conflict
+        if 0 in node.shape and mask is None and not any(map(gathers, index)):
+            # Nothing asks for it, but a load would read: its index may have lost the axis without elements.
+            return Const(False if node.dtype is dtypes.bool_ else 0, node.dtype)
         if node in self.placed and node not in self._own:
             return self._load(node, index, mask)
         if node in self.staged:
