@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tgc.runtime import blocks, memory
-from tgc.runtime.interpreter import TABLE_ELSEWHERE, Array, Bytes, Tuple
+from tgc.runtime import blocks, memory, tensor_fields
+from tgc.runtime.interpreter import TABLE_ELSEWHERE, Array, Bytes, Object, Tensor, Tuple
 from tgc.runtime.objects import Source, builtin, fill_table
 from tgc.runtime.routine import NULL, Routine, builtin_routine, giving, integer
 
@@ -36,9 +36,10 @@ _evict = _pool = 0
 
 
 def alike(
-    values: Sequence[np.ndarray[Any, Any]], state: Sequence[tuple[Callable[[], Any], Any]] = ()
+    values: Sequence[Any], state: Sequence[tuple[Callable[[], Any], Any]] = ()
 ) -> Callable[..., bool] | None:
-    """A function of as many objects: whether they are arrays of just these dtypes (by identity), shapes and strides.
+    """A function of as many objects: whether they are arrays of just these dtypes (by identity), shapes and strides,
+    or plain tensors (see `tensor_fields.py`) of just these classes, dtypes, shapes and strides.
 
     First it asks whether all is as it was: functions of nothing, and the objects that they are to return.
     """
@@ -46,10 +47,15 @@ def alike(
         return None
     words = [len(values)]
     for value in values:
-        words += [id(value.dtype), value.ndim, *value.shape, *value.strides]
+        if isinstance(value, np.ndarray):
+            words += [id(np.ndarray), id(value.dtype), value.ndim, *value.shape, *value.strides]
+        else:
+            kind, shape = id(type(value)), value.shape
+            words += [kind, tensor_fields.type_of(value), len(shape), *shape, *value.stride()]
     packed = struct.pack(f"{len(words)}q", *words)
     functions, results = zip(*state) if state else ((), ())
-    owned = (packed, functions, results, [v.dtype for v in values])  # the last to keep them alive
+    alive = [(type(v), v.dtype) for v in values]
+    owned = (packed, functions, results, alive)
     made: Callable[..., bool] = builtin("alike", _alike, owned)
     return made
 
@@ -150,10 +156,10 @@ def _expect(f: Routine, condition: str) -> None:
 
 
 def _alike_text() -> Routine:
-    """Whether functions return what they did and the arguments are arrays like those before.
+    """Whether functions return what they did and the arguments are arrays and tensors like those before.
 
-    %self is a tuple: of words (how many arrays; then of each its dtype, rank, shape and strides), of functions, of
-    their results.
+    %self is a tuple: of words (how many arguments; then of each its class, dtype, rank, shape and strides), of
+    functions, of their results.
     """
     f = builtin_routine("alike")
     parts = f.at("ptr %self", Tuple.items.offset)
@@ -169,14 +175,31 @@ def _alike_text() -> Routine:
         _expect(f, f.test("eq", now, f.element(then, k)))
 
     at = f.variable(f.at(words, Bytes.content.offset + 8))
+    type_at, rank_at = (f.variable(integer(0)) for _ in range(2))
+    shape_at, strides_at = (f.variable(NULL) for _ in range(2))
     with f.each("i64 %count") as k:
-        array, known = f.element("ptr %arguments", k), f.read(at, "ptr")
-        _expect(f, f.kind_is(array, "ndarray"))
-        _expect(f, f.test("eq", f.get(Array.dtype, array), f.element(known, integer(0))))
-        rank = f.let("i64", f"sext {f.get(Array.rank, array)} to i64")
-        _expect(f, f.test("eq", rank, f.element(known, integer(1), "i64")))
-        shape, strides = f.get(Array.shape, array), f.get(Array.strides, array)
-        shape_known = f.beyond(known, integer(2))
+        thing, known = f.element("ptr %arguments", k), f.read(at, "ptr")
+        _expect(f, f.test("eq", f.get(Object.kind, thing), f.element(known, integer(0))))
+        with f.when(f.kind_is(thing, "ndarray")):
+            f.write(type_at, f.let("i64", f"ptrtoint {f.get(Array.dtype, thing)} to i64"))
+            f.write(rank_at, f.let("i64", f"sext {f.get(Array.rank, thing)} to i64"))
+            f.write(shape_at, f.get(Array.shape, thing))
+            f.write(strides_at, f.get(Array.strides, thing))
+        with f.unless(f.kind_is(thing, "ndarray")):
+            body = f.read(f.within(thing, Tensor.BODY), "ptr")
+            _expect(f, f.test("eq", f.read(f.within(body, Tensor.KEYS)), f.word(Tensor.PLAIN)))
+            _expect(f, f.is_null(f.read(f.within(body, Tensor.HISTORY), "ptr")))
+            number = f.read(f.within(body, Tensor.TYPE), "i16")
+            f.write(type_at, f.let("i64", f"zext {number} to i64"))
+            rank = f.within(body, Tensor.RANK)
+            f.write(rank_at, f.read(rank))
+            f.write(shape_at, f.at(rank, 8))
+            f.write(strides_at, f.within(body, Tensor.STRIDES))
+        _expect(f, f.test("eq", f.read(type_at), f.element(known, integer(1), "i64")))
+        rank = f.read(rank_at)
+        _expect(f, f.test("eq", rank, f.element(known, integer(2), "i64")))
+        shape, strides = f.read(shape_at, "ptr"), f.read(strides_at, "ptr")
+        shape_known = f.beyond(known, integer(3))
         strides_known = f.beyond(shape_known, rank)
         with f.each(rank) as d:
             _expect(f, f.test("eq", f.element(shape, d, "i64"), f.element(shape_known, d, "i64")))

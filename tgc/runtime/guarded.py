@@ -24,6 +24,7 @@ import numpy as np
 from tgc.runtime.arrays import alike
 from tgc.runtime.captures import Get
 from tgc.runtime.steps import Lines, function, leaf_names, tuple_text
+from tgc.runtime.tensor_fields import plain
 from tgc.runtime.tensors import is_tensor, torch_mode
 from tgc.runtime.watch import Watch
 from tgc.settings import override
@@ -159,7 +160,24 @@ def _leaves(
             arrays.append((name, leaf))
         else:
             tests += _plain(body, name, leaf, call, static)
-    _refuse(body, [*_arrays(body, arrays, state), *tests, *_tensors(body, tensors)])
+    slowly = [*_arrays(body, arrays, state), *_tensors(body, tensors)]
+    quickly = _natively(body, [*arrays, *tensors], state) if tensors else None
+    if quickly is not None:  # it refuses tensors with a history
+        slowly = [f"({quickly} or {' and '.join(slowly)})"]
+    _refuse(body, [*slowly, *tests])
+
+
+def _natively(body: Lines, named: Sequence[tuple[str, Any]], state: Sequence[State]) -> str | None:
+    """The test of the state and of arrays and tensors, if native code knows all of them."""
+    values = [value for _, value in named]
+    if not all(
+        type(value) is np.ndarray or (is_tensor(value) and plain(value)) for value in values
+    ):
+        return None
+    check = alike(values, state)
+    if check is None:
+        return None
+    return f"{body.bind('alike', check)}({', '.join(name for name, _ in named)})"
 
 
 def _arrays(body: Lines, arrays: Sequence[tuple[str, Any]], state: Sequence[State]) -> list[str]:
@@ -220,7 +238,9 @@ def _torch_mode() -> list[State]:
     if any_autocast is None or any_autocast():
         mode = torch_mode()
         return [(lambda: torch_mode() == mode, True)]
-    now = (torch.is_grad_enabled, torch.get_default_dtype, any_autocast)
+    now = [torch.is_grad_enabled, torch.get_default_dtype, any_autocast]
+    if functorch := getattr(torch._C, "_are_functorch_transforms_active", None):
+        now.append(functorch)
     return [(function, function()) for function in now]
 
 
@@ -240,8 +260,6 @@ def _tensors(body: Lines, tensors: Sequence[tuple[str, Any]]) -> list[str]:
         found.append(f"{name}.layout is {body.bind('layout', value.layout)}")
         found.append(f"{name}.stride() == {body.bind('strides', value.stride())}")
         found.append(f"{name}.is_neg() is {value.is_neg()}")
-    if functorch := getattr(sys.modules["torch"]._C, "_are_functorch_transforms_active", None):
-        found.append(f"not {body.bind('functorch', functorch)}()")
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -57,6 +58,26 @@ class Array:
     dtype = Field("ptr", _HEAD + 40)
 
 
+class Tensor(IntEnum):
+    """What is known of torch's objects: places in a table of words, offsets where nothing else is said."""
+
+    CLASS = 0  # its own two, themselves
+    PARAMETER = 1
+    BODY = 2  # in the object: the TensorImpl, which holds what follows
+    KEYS = 3
+    PLAIN = 4  # the keys of plain tensors, themselves
+    HISTORY = 5  # null, or what autograd knows
+    RANK = 6  # before the extents
+    STRIDES = 7
+    OFFSET = 8
+    TYPE = 9  # 16 bits
+    STORAGE = 10
+    DATA = 11  # in the storage
+
+
+TENSOR_WORDS = (ctypes.c_int64 * len(Tensor))()
+"""The table: zeros until `tensor_fields.py` has found all of it."""
+
 _ARRAY = np.zeros((2, 3, 5), np.float32)[:, ::-1]
 _PAIR = (_ARRAY, 7)
 _TEXT = b"\x01\x02\x03\x04\x05\x06\x07\x08"
@@ -95,6 +116,7 @@ _PYTHON = {
     "Py_DecRef": "void",
     "PyObject_CallNoArgs": "ptr",
     "PyObject_Vectorcall": "ptr",
+    "PyObject_VectorcallMethod": "ptr",
     "PyObject_IsInstance": "i32",
     "PyLong_AsLongLong": "i64",
     "PyLong_FromLongLong": "ptr",
@@ -129,8 +151,9 @@ OBJECTS: dict[str, Any] = {
     "ndarray": np.ndarray,
     "capsule": type(_NUMPY_TABLE),
     "TypeError": TypeError,
+    "data_ptr": "data_ptr",
 }
-_ORDER = (*RESULTS, *OBJECTS)
+_ORDER = (*RESULTS, *OBJECTS, "tensors")
 
 TABLE = f"@api = global [{len(_ORDER)} x ptr] zeroinitializer\n"
 TABLE_ELSEWHERE = f"@api = external global [{len(_ORDER)} x ptr]\n"
@@ -146,7 +169,8 @@ def entry(name: str) -> str:
 def addresses() -> tuple[int, ...]:
     """What the table is filled with."""
     python = [_address(getattr(ctypes.pythonapi, name)) for name in _PYTHON]
-    return (*python, *_numpy(), *_libc(), *map(id, OBJECTS.values()))
+    objects = (*map(id, OBJECTS.values()), ctypes.addressof(TENSOR_WORDS))
+    return (*python, *_numpy(), *_libc(), *objects)
 
 
 def _address(found: Any) -> int:

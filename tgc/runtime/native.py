@@ -1,10 +1,10 @@
 """LLVM text becomes functions Python can call.
 
 Each kernel of a module gets a wrapper with the calling convention of built-in functions, in LLVM as well: it reads
-the addresses of arrays out of the array objects and DLPack's capsules, integers and floats out of Python numbers,
-releases the interpreter lock where there is more than one program, hands the programs to a team of threads if it is
-given one, and costs a tenth of a ctypes call. What a wrapper needs of the interpreter it finds in variables that are
-filled when the code is loaded.
+the addresses of arrays out of the array objects, torch's tensors and DLPack's capsules, integers and floats out of
+Python numbers, releases the interpreter lock where there is more than one program, hands the programs to a team of
+threads if it is given one, and costs a tenth of a ctypes call. What a wrapper needs of the interpreter it finds in
+variables that are filled when the code is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from tgc.runtime import arrays
-from tgc.runtime.interpreter import TABLE, Array, addresses, is_laid_out_as_known
+from tgc.runtime.interpreter import TABLE, Array, Tensor, addresses, is_laid_out_as_known
 from tgc.runtime.objects import Source, assembly, builtin, features, fill_table, load
 from tgc.runtime.routine import NULL, Routine, builtin_routine, giving, integer
 
@@ -110,7 +110,7 @@ def _complain() -> Routine:
 
 
 def _pointer() -> Routine:
-    """Where the memory of an array, of DLPack's tensor or at an address is; false and an error for all else."""
+    """Where the memory of an array, of a tensor, of DLPack's or at an address is; false and an error for all else."""
     f, thing = Routine("i1", "pointer", "ptr %object", "ptr %result"), "ptr %object"
 
     def give(pointer: str) -> None:
@@ -126,9 +126,31 @@ def _pointer() -> Routine:
         with f.when(f.is_null(tensor)):  # somebody has taken it over
             f.give("i1 false")
         give(f.read(tensor, "ptr"))
+    with f.when(f.is_tensor(thing)):
+        body = f.read(f.within(thing, Tensor.BODY), "ptr")
+        dense = f.test("eq", f.read(f.within(body, Tensor.KEYS)), f.word(Tensor.PLAIN))
+        first = f.test("eq", f.read(f.within(body, Tensor.OFFSET)), integer(0))
+        with f.when(f.both(dense, first)):
+            storage = f.read(f.within(body, Tensor.STORAGE), "ptr")
+            give(f.read(f.within(storage, Tensor.DATA), "ptr"))
     subclass = f.api("PyObject_IsInstance", thing, f.object("ndarray"))
     with f.when(f.test("eq", subclass, "i32 1")):
         give(f.get(Array.data, thing))
+    with f.unless(f.test("eq", f.word(Tensor.CLASS), integer(0))):
+        other = f.api(
+            "PyObject_IsInstance", thing, f.let("ptr", f"inttoptr {f.word(Tensor.CLASS)} to ptr")
+        )
+        with f.when(
+            f.test("eq", other, "i32 1")
+        ):  # a view, a subclass, of inference mode: torch knows
+            arguments = f.variable(thing)
+            asked = f.object("data_ptr"), arguments, integer(1), NULL
+            address = f.api("PyObject_VectorcallMethod", *asked)
+            with f.when(f.is_null(address)):
+                f.give("i1 false")
+            value = f.api("PyLong_AsLongLong", address)
+            f.api("Py_DecRef", address)
+            give(f.let("ptr", f"inttoptr {value} to ptr"))
     f.call("ptr", "@complain", "ptr @wrong.type")
     f.give("i1 false")
     return f

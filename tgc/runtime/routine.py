@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tgc.runtime.interpreter import RESULTS, Field, Object, entry
+from tgc.runtime.interpreter import RESULTS, Field, Object, Tensor, entry
 
 NULL = "ptr null"
 
@@ -100,6 +100,22 @@ class Routine:
     def choose(self, condition: str, a: str, b: str) -> str:
         """`condition ? a : b`"""
         return self.let(_type(a), f"select {condition}, {a}, {b}", "chosen")
+
+    # --- torch's objects: see `interpreter.Tensor` ---
+
+    def is_tensor(self, thing: str) -> str:
+        """Whether an object is of one of torch's own classes, and where these have their fields is known."""
+        kind, words = self.get(Object.kind, thing), self.object("tensors")
+        classes = (self.element(words, integer(k)) for k in (Tensor.CLASS, Tensor.PARAMETER))
+        return self.either(*(self.test("eq", kind, known) for known in classes))
+
+    def word(self, word: Tensor) -> str:
+        """A word of the table."""
+        return self.element(self.object("tensors"), integer(word), "i64")
+
+    def within(self, place: str, word: Tensor) -> str:
+        """The address of the field that a word gives the offset of."""
+        return self.let("ptr", f"getelementptr i8, {place}, {self.word(word)}", "at")
 
     # --- variables ---
 

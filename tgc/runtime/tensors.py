@@ -25,6 +25,7 @@ from tgc.ir.dtypes import BY_NAME, DType
 from tgc.ir.nodes import Shape
 from tgc.runtime.arrays import empty_for_torch
 from tgc.runtime.steps import AS_IT_IS, Convert
+from tgc.runtime.tensor_fields import readable
 from tgc.settings import current
 from tgc.trace.state import calling_line
 
@@ -225,7 +226,7 @@ def into_host(value: Any, target: str, *, address: bool = False) -> Convert:
     if takes(target) == "tensor":
         return Convert("{}", first=first)
     if address:
-        return Convert("{}.data_ptr()", first=first)
+        return Convert(_address(), first=first)
     return replace(_array_over(dtype_of(value), tuple(value.shape)), first=first)
 
 
@@ -235,7 +236,12 @@ def any_into_host(
     """How a contiguous tensor of this type, of whatever history, is handed to a host function; see `into_host`."""
     if takes(target) == "tensor":
         return AS_IT_IS
-    return Convert("{}.data_ptr()") if address else _array_over(dtype, shape)
+    return Convert(_address()) if address else _array_over(dtype, shape)
+
+
+def _address() -> str:
+    """How a kernel is handed a contiguous tensor's memory: it reads the address itself, or torch is asked."""
+    return "{}" if readable() else "{}.data_ptr()"
 
 
 def _array_over(dtype: DType, shape: tuple[int, ...]) -> Convert:

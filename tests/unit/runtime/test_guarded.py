@@ -42,10 +42,14 @@ def slow(request: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.fixture(params=["torch's comparison", "one by one"])
+@pytest.fixture(params=["native code", "torch's comparison", "one by one"])
 def comparison(request: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """torch, with and without its own comparison of tensors."""
+    """torch, whose tensors are compared in native code where there is some, by torch, or attribute by attribute."""
     torch = pytest.importorskip("torch")
+    if request.param == "native code":
+        yield torch
+        return
+    monkeypatch.setattr(guarded, "plain", lambda value: False)
     if request.param == "one by one":
         monkeypatch.setattr(guarded, "_tensor_guards", lambda: None)
     else:
@@ -290,6 +294,16 @@ def test_tensors_alike_are_recognised(comparison: Any, slow: list[int]) -> None:
         torch.testing.assert_close(f(y, y), y * y)
         torch.testing.assert_close(f(y, y=y), y * y)
     assert len(slow) <= 4
+
+
+def test_tensors_with_and_without_a_history_are_alike(comparison: Any, slow: list[int]) -> None:
+    torch = comparison
+    f = tgc.jit(lambda x, y: x * y)
+    rows = torch.arange(6.0).reshape(2, 3)
+    for x in (rows[0].clone(), rows[1], rows[1].clone(), rows[0]):
+        for _ in range(2):
+            torch.testing.assert_close(f(x, x), x * x)
+    assert len(slow) == 1
 
 
 def test_the_grad_mode_is_seen(comparison: Any) -> None:
