@@ -250,14 +250,22 @@ def test_probes_are_held_to_their_limits() -> None:
     lines = verdict.probe_lines(
         {
             "calls": {
-                "native": {"arrays": 2e-6, "tensors": 7e-6, "against torch": {"gelu tanh": 2}}
+                "native": {
+                    "arrays": 2e-6,
+                    "tensors": 7e-6,
+                    "torch": 9e-6,
+                    "against torch": {"gelu tanh": 2},
+                },
+                "numpy": {"refused": "no answer"},
             },
             "cold": {"native": {"seconds": 0.15}, "numpy": {"refused": "no"}},
             "memory": {"native": {"swiglu": memory, "softmax": memory | {"peak": 120}}},
         }
     )
     assert line_of(lines, "native, a call on arrays").passed
-    assert line_of(lines, "native, a call on tensors").passed is False
+    tensors = line_of(lines, "native, a call on tensors")
+    assert tensors.passed is False and tensors.detail == "torch: 9"
+    assert line_of(lines, "numpy, a call on tensors").detail == "no answer"
     assert line_of(lines, "native, gelu tanh").passed
     assert line_of(lines, "native, cold").figure == pytest.approx(150)
     assert line_of(lines, "numpy, cold").passed is None

@@ -35,11 +35,11 @@ MEMORY = {
     "softmax": (4096, 1024),
     "layer norm": (4096, 1024),
 }
-ROUNDS = 15
+ROUNDS = 100  # processors work at half their pace for tenths of a second: samples must outlast that
 
 
 def interleaved(runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Seconds a call, one sample a round."""
+    """Seconds a call, one sample a round; whatever is compared or held to a limit belongs into one interleaving."""
     samples: dict[str, list[float]] = {name: [] for name in runs}
     candidates = [Candidate(name, run, run) for name, run in runs.items()]
     for name, _, seconds in measure.interleave(
@@ -63,11 +63,12 @@ def calls(backend: str) -> dict[str, Any]:
 
     compiled = tgc.jit(fused, backend=backend)
     a, b, c = np.random.default_rng(0).random((3, SMALL), dtype=np.float32)
-    found: dict[str, Any] = dict(
-        medians({"numpy": lambda: fused(a, b, c), "arrays": lambda: compiled(a, b, c)})
-    )
+    on_arrays: dict[str, Callable[[], Any]] = {
+        "numpy": lambda: fused(a, b, c),
+        "arrays": lambda: compiled(a, b, c),
+    }
     if not installed("torch"):
-        return found
+        return dict(medians(on_arrays))
     torch = importlib.import_module("torch")
     from bench.cpu import by_torch
 
@@ -78,7 +79,7 @@ def calls(backend: str) -> dict[str, Any]:
     def both(function: Callable[..., Any]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(function(*leaves), leaves, ones)
 
-    runs: dict[str, Callable[[], Any]] = {
+    runs = on_arrays | {
         "torch": lambda: fused(x, y, z),
         "tensors": lambda: compiled(x, y, z),
         "torch autograd": both(fused),
@@ -86,7 +87,8 @@ def calls(backend: str) -> dict[str, Any]:
         "tgc autograd": both(compiled),
     }
     samples = interleaved(runs)
-    found |= {name: statistics.median(times) for name, times in samples.items()}
+    found: dict[str, Any] = {name: statistics.median(times) for name, times in samples.items()}
+    found["quartiles"] = {name: statistics.quantiles(times, n=4) for name, times in samples.items()}
     beyond = [ours - empty for ours, empty in zip(samples["tgc autograd"], samples["empty"])]
     found["autograd"] = statistics.median(beyond)
     found["against torch"], found["against torch, arrays"] = {}, {}
