@@ -196,3 +196,12 @@ def test_without_the_fields_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         TENSOR_WORDS[:] = words
         tensor_fields.readable.cache_clear()
+
+
+def test_a_lazy_copy_is_made_before_it_is_written_to() -> None:
+    f = tgc.jit(lambda x: x + 1, donate_argnames=("x",), backend="native")
+    base = torch.zeros(5)
+    for _ in range(3):
+        copy = torch._lazy_clone(base)
+        f(copy)
+        assert copy.tolist() == [1.0] * 5 and base.tolist() == [0.0] * 5
