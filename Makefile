@@ -31,10 +31,10 @@ demo: .venv/.installed
 	.venv/bin/tgc demo
 
 test: .venv-test/.installed
-	$(TEST_PYTHON) -m pytest -n 2
+	$(TEST_PYTHON) -m pytest -n 2 --dist worksteal
 
 coverage: .venv-test/.installed
-	$(TEST_PYTHON) -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+	$(TEST_PYTHON) -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 lint: .venv-test/.installed
 	$(TEST_PYTHON) -m ruff check .

@@ -44,7 +44,7 @@ DIFFERENT = {
 
 def pairs(names: list[str]) -> pytest.MarkDecorator:
     """Each operation on each backend that runs it."""
-    found = [(b, n) for b in BACKENDS for n in names if BACKENDS[b].covers(n)]
+    found = [(b, n) for n in names for b in BACKENDS if BACKENDS[b].covers(n)]
     return pytest.mark.parametrize(("backend", "name"), found)
 
 
