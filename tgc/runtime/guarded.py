@@ -252,14 +252,16 @@ def _tensors(body: Lines, tensors: Sequence[tuple[str, Any]]) -> list[str]:
     check = _check_of(values)
     if check is not None:
         return [f"{body.bind('alike', check)}({', '.join(names)})"]
+    keys = getattr(sys.modules["torch"]._C, "_dispatch_keys", None)
+    if keys is None:
+        raise _Unguarded
     found = []
     for name, value in tensors:
         found += _equal(
             body, name, value, ("dtype is", "shape ==", "device ==", "requires_grad is")
         )
-        found.append(f"{name}.layout is {body.bind('layout', value.layout)}")
         found.append(f"{name}.stride() == {body.bind('strides', value.stride())}")
-        found.append(f"{name}.is_neg() is {value.is_neg()}")
+        found.append(f"{body.bind('keys_of', keys)}({name}) == {body.bind('keys', keys(value))}")
     return found
 
 

@@ -285,12 +285,28 @@ def _array_into_host(value: Any) -> Convert:
 
 
 def check_dense(value: Any) -> None:
-    """Raises UnsupportedOpError for a tensor that is not one strided block of memory."""
+    """Raises UnsupportedOpError for a tensor that is not one strided block of memory, unless it is to have none."""
     torch = sys.modules["torch"]
     if value.layout != torch.strided:
         raise UnsupportedOpError(
             f"an argument has layout {value.layout}", hint="convert it with .to_dense()"
         )
+    if not _has_memory(value):
+        raise UnsupportedOpError(
+            f"an argument, a {type(value).__name__}, has no memory of its own to compute on",
+            line=calling_line(),
+            hint="pass the tensors that it stands for, or tensors on the device meta for shapes alone",
+        )
+
+
+def _has_memory(value: Any) -> bool:
+    """False for what stands for other tensors, as those of a FakeTensorMode do, on whatever device it says it is."""
+    if value.device.type == "meta" or not value.numel():
+        return True
+    try:
+        return bool(value.untyped_storage().device == value.device and value.data_ptr())
+    except RuntimeError:  # one of torch.func's, which are refused with their transforms
+        return True
 
 
 def out_of_host(dtype: DType, shape: Shape, target: str, *, exports: bool = False) -> Convert:

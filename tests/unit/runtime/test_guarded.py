@@ -272,11 +272,15 @@ def test_what_differs_between_tensors_is_seen(comparison: Any) -> None:
         2.0,
     ]
     for other in others:
+        with pytest.raises(tgc.errors.UnsupportedOpError, match="no memory"):
+            f(torch._to_functional_tensor(base), y)
         torch.testing.assert_close(f(base, y), base * y + base)
         out, expected = f(other, y), other * y + other
         torch.testing.assert_close(out, expected)
         assert out.requires_grad == expected.requires_grad
     torch.testing.assert_close(f(y, y), y * y + y)
+    with pytest.raises(tgc.errors.UnsupportedOpError, match="no memory"):
+        f(torch._to_functional_tensor(y), y)
     torch.testing.assert_close(f(base, y), base * y + base)
     with pytest.raises(tgc.errors.UnsupportedOpError):
         f(base.to_sparse(), y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import math
 from typing import Any
 
@@ -93,3 +94,20 @@ def test_what_is_saved_for_the_backward(kind: str, shape: tuple[int, ...]) -> No
         torch.testing.assert_close(
             ours.grad, theirs.grad, rtol=tolerance, atol=tolerance, check_dtype=False
         )
+
+
+@pytest.mark.parametrize("backend", ["native", "numpy"])
+def test_tensors_that_stand_for_others_are_refused(backend: str) -> None:
+    if backend == "native":
+        pytest.importorskip("llvmlite")
+    fake_mode = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode()
+    f = tgc.jit(lambda x, y: x * y + 1, backend=backend)
+    x, y = torch.ones(4), torch.full((4,), 2.0)
+    f(x, y)
+    for other in (fake_mode.from_tensor(x), torch._to_functional_tensor(x)):
+        for given in ((other, y), (y, other), (other.requires_grad_(), y)):
+            with pytest.raises(tgc.errors.UnsupportedOpError, match="no memory"):
+                f(*given)
+        assert f(x, y).tolist() == [3.0] * 4
+    assert f(x.to("meta"), y.to("meta")).device.type == "meta"
+    assert f(x[:0], y[:0]).tolist() == []
