@@ -33,6 +33,7 @@ LAYERS = (
     "pipeline",
     "lowered",
     "api",
+    "sites",
     "transforms",
     "",  # the package itself, which re-exports the api
     "__main__",
