@@ -24,6 +24,7 @@ from tgc.runtime.tensors import (
     any_into_host,
     device_of,
     dtype_of,
+    dual_level,
     exporter,
     into_host,
     is_tensor,
@@ -291,6 +292,8 @@ def write_call(
             line=calling_line(),
             hint="tgc.grad, tgc.vjp and tgc.jvp do; torch.autograd works through it to any order",
         )
+    if dual_level()() >= 0:
+        body.say(f"{body.bind('refuse', _refuse_duals)}({', '.join(places)})")
     device = device_of(values)
     results = [f"r{j}" for j in range(len(program.outputs))]
     if device is not None and device.type == "meta":
@@ -319,6 +322,17 @@ def write_call(
     return [body.convert(c, r) for c, r in zip(out, results)]
 
 
+def _refuse_duals(*values: Any) -> None:
+    """Raises UnsupportedOpError for a tensor with a tangent, which would be lost."""
+    tangent_of = torch_module().autograd.forward_ad.unpack_dual
+    if any(is_tensor(v) and tangent_of(v).tangent is not None for v in values):
+        raise UnsupportedOpError(
+            "torch's forward mode does not see into a compiled function",
+            line=calling_line(),
+            hint="tgc.jvp does",
+        )
+
+
 def _shapes(program: Program, *values: Any) -> tuple[Any, ...]:
     """Results without data, for arguments without data."""
     sizes, empty = bind(program.inputs, values), torch_module().empty
@@ -334,7 +348,7 @@ def run(program: Program, values: Sequence[Any], backend: str | None) -> tuple[A
         (v.shape, v.stride(), v.device, v.requires_grad, v.is_neg()) if is_tensor(v) else None
         for v in values
     ]
-    key = (backend, torch_module().is_grad_enabled(), current(), *types)
+    key = (backend, torch_module().is_grad_enabled(), dual_level()(), current(), *types)
     found = program.bound.get(key)
     if found is None:
         body, names = Lines(), [f"v{i}" for i in range(len(values))]

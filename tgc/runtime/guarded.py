@@ -25,7 +25,7 @@ from tgc.runtime.arrays import alike
 from tgc.runtime.captures import Get
 from tgc.runtime.steps import Lines, function, leaf_names, tuple_text
 from tgc.runtime.tensor_fields import plain
-from tgc.runtime.tensors import is_tensor, torch_mode
+from tgc.runtime.tensors import dual_level, is_tensor, torch_mode
 from tgc.runtime.watch import Watch
 from tgc.settings import override
 from tgc.trace.state import active
@@ -238,7 +238,7 @@ def _torch_mode() -> list[State]:
     if any_autocast is None or any_autocast():
         mode = torch_mode()
         return [(lambda: torch_mode() == mode, True)]
-    now = [torch.is_grad_enabled, torch.get_default_dtype, any_autocast]
+    now = [torch.is_grad_enabled, torch.get_default_dtype, any_autocast, dual_level()]
     if functorch := getattr(torch._C, "_are_functorch_transforms_active", None):
         now.append(functorch)
     return [(function, function()) for function in now]

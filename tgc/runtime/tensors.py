@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,14 @@ def torch_mode() -> tuple[Any, ...]:
         torch.is_autocast_enabled("cpu"),
         torch.is_autocast_enabled("cuda"),
         torch._C._are_functorch_transforms_active(),
+        dual_level()(),
     )
+
+
+@lru_cache(maxsize=1)
+def dual_level() -> Callable[[], int]:
+    """What tells the level of torch's forward mode, -1 where it is off: only inside one have tensors tangents."""
+    return partial(getattr, sys.modules["torch"].autograd.forward_ad, "_current_level")
 
 
 # --- targets --------------------------------------------------------------------------------------

@@ -357,6 +357,22 @@ def test_transforms_of_torch_are_refused() -> None:
     assert f(x)[0] == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its forward mode
+def test_tangents_of_torch_are_refused() -> None:
+    """Where its forward mode is on, plain tensors pass."""
+    torch = pytest.importorskip("torch")
+    forward = torch.autograd.forward_ad
+    f = tgc.jit(lambda x: x * x)
+    x, asking = torch.ones(3), torch.ones(3, requires_grad=True)
+    for _ in range(2):
+        f(x), f(asking)
+        with forward.dual_level():
+            for value in (x, asking):
+                assert f(value)[0] == 1
+                with pytest.raises(tgc.errors.UnsupportedOpError, match="forward mode"):
+                    f(forward.make_dual(value, x))
+
+
 def test_subclasses_of_tensors_are_seen(comparison: Any) -> None:
     torch = comparison
 
