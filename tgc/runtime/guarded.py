@@ -160,9 +160,10 @@ def _leaves(
             arrays.append((name, leaf))
         else:
             tests += _plain(body, name, leaf, call, static)
-    slowly = [*_arrays(body, arrays, state), *_tensors(body, tensors)]
+    forward_mode = [(level, level()) for level in [dual_level()]] if tensors else []
+    slowly = [*_arrays(body, arrays, [*state, *forward_mode]), *_tensors(body, tensors)]
     quickly = _natively(body, [*arrays, *tensors], state) if tensors else None
-    if quickly is not None:  # it refuses tensors with a history
+    if quickly is not None:  # it refuses tensors with a history, and with it those with tangents
         slowly = [f"({quickly} or {' and '.join(slowly)})"]
     _refuse(body, [*slowly, *tests])
 
@@ -238,7 +239,7 @@ def _torch_mode() -> list[State]:
     if any_autocast is None or any_autocast():
         mode = torch_mode()
         return [(lambda: torch_mode() == mode, True)]
-    now = [torch.is_grad_enabled, torch.get_default_dtype, any_autocast, dual_level()]
+    now = [torch.is_grad_enabled, torch.get_default_dtype, any_autocast]
     if functorch := getattr(torch._C, "_are_functorch_transforms_active", None):
         now.append(functorch)
     return [(function, function()) for function in now]

@@ -117,6 +117,19 @@ def test_what_has_no_memory_is_no_plain_tensor(name: str, where: Any) -> None:
         where(other)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its scripts
+def test_what_has_a_tangent_is_no_plain_tensor(where: Any) -> None:
+    forward_ad = torch.autograd.forward_ad
+    base = torch.ones(3)
+    check = arrays.alike([base])
+    assert check is not None and check(torch.zeros(3))
+    with forward_ad.dual_level():
+        for dual in (forward_ad.make_dual(base, base), forward_ad.make_dual(base, base) * 2):
+            assert not check(dual) and not tensor_fields.plain(dual)
+            assert where(dual) == dual.data_ptr()
+        assert check(torch.zeros(3))
+
+
 def test_more_dimensions_than_are_kept_inside() -> None:
     many = torch.zeros((1,) * 6)
     assert not tensor_fields.plain(many) and tensor_fields.plain(many[0].clone())
