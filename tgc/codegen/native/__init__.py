@@ -11,7 +11,8 @@ from tgc.codegen.naming import Names, module_title
 from tgc.codegen.native.functions import FUNCTIONS, declarations, definitions
 from tgc.codegen.native.host import emit_host
 from tgc.codegen.native.instructions import INSTRUCTIONS
-from tgc.codegen.native.kernel import Emitted, Needed, emit_kernel
+from tgc.codegen.native.kernel import Emitted, emit_kernel
+from tgc.codegen.native.statements import Needed
 from tgc.ir import dtypes
 from tgc.kernel.ir import Launch, Plan
 

@@ -7,47 +7,36 @@ several independent chains of instructions are in flight.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Addresses, Position, numbers
 from tgc.codegen.native.bounds import Bounds
 from tgc.codegen.native.folds import merge, reduction, start
-from tgc.codegen.native.functions import IN_TWO, NARROW, InTwo, call_name, function_type
 from tgc.codegen.native.instructions import (
-    cast,
-    constant,
     instruction,
-    quotient,
     spread,
 )
 from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
 from tgc.codegen.native.loops import inside, pieces, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
 from tgc.codegen.native.scratch import VECTOR_BYTES, Scratch
-from tgc.codegen.native.signs import Named, has_less_to_do, named
-from tgc.errors import Line
+from tgc.codegen.native.statements import Needed, Rows, Scope, Statements
 from tgc.ir import dtypes
-from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim, Size
 from tgc.kernel.ir import (
     Buffer,
-    Const,
     Gathered,
-    Index,
     Iota,
     Kernel,
     Load,
     Op,
-    Operand,
-    Program,
     Reduce,
     Store,
 )
-from tgc.kernel.walk import gathered, gathers, index_axes, statements
+from tgc.kernel.walk import gathered, statements
 
 _Accumulators = dict[str, tuple[str, int]]
-Needed = tuple[str, DType, int]
 
 
 @dataclass(frozen=True)
@@ -82,36 +71,11 @@ def emit_kernel(kernel: Kernel, name: str) -> Emitted:
         name,
         text,
         frozenset(writer.f.declared),
-        frozenset(writer.needed),
-        tuple(sorted(writer.aligned, key=str)),
-        tuple(b for b in kernel.buffers if b.name in writer.streamed),
+        frozenset(writer.body.needed),
+        tuple(sorted(writer.body.aligned, key=str)),
+        tuple(b for b in kernel.buffers if b.name in writer.body.streamed),
         tuple(writer.gathers.terms),
     )
-
-
-@dataclass
-class _Scope:
-    """What is known at a place: values by name, and the mask of the lanes that exist (None: all)."""
-
-    values: dict[str, Value]
-    axis: str | None = None  # the one along which vectors lie
-    lanes: int = 1
-    mask: Value | None = None
-    shared: dict[tuple[Hashable, ...], list[str]] = field(default_factory=dict)
-    products: dict[tuple[Operand, float], str] = field(default_factory=dict)
-    rows: _Rows | None = None
-
-    def inside(self) -> _Scope:
-        """A scope in this one; what operations share in vectors of another length is not for it."""
-        return _Scope(dict(self.values), self.axis, self.lanes, self.mask)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Several elements of the axis around a loop, which each of its turns serves: where they are, what they have."""
-
-    axis: str
-    places: tuple[tuple[str, dict[str, Value]], ...]
 
 
 @dataclass
@@ -119,20 +83,15 @@ class _Writer:
     kernel: Kernel
     name: str
     f: Function = field(default_factory=Function)
-    needed: set[Needed] = field(default_factory=set)
-    pointers: dict[str, str] = field(default_factory=dict)
     bounds: dict[str, tuple[str, str]] = field(default_factory=dict)
     accumulators: _Accumulators = field(default_factory=dict)
     sums: dict[str, Value] = field(default_factory=dict)
-    aligned: set[Dim] = field(default_factory=set)
-    streamed: set[str] = field(default_factory=set)
-    made: dict[str, Named] = field(default_factory=dict)
-    _line: Line | None = None
 
     def write(self) -> str:
         f, kernel = self.f, self.kernel
         self.addresses = Addresses(f)
-        parameters = []
+        parameters: list[str] = []
+        pointers: dict[str, str] = {}
         shared = {b.name for b in kernel.buffers if b.alias} | {b.alias for b in kernel.buffers}
         for b in kernel.buffers:
             own = "ptr" if b.name in shared else "ptr noalias"
@@ -142,7 +101,7 @@ class _Writer:
             parameters.append(f"i64 %{f.fresh(name)}")
             self.addresses.sizes[Size.symbol(name)] = parameters[-1].split()[-1]
         for b, parameter in zip(kernel.buffers, parameters, strict=False):
-            self.pointers[b.name] = parameter.split()[-1]
+            pointers[b.name] = parameter.split()[-1]
         self.scratch = Scratch(kernel, self.addresses, self.bounds)
         loads = (s for s in statements(kernel.body) if isinstance(s, Load))
         fails = any(gathered(s.index) for s in loads)
@@ -150,11 +109,11 @@ class _Writer:
         if fails:
             self.gathers.pointer = f.put("outside.at", "alloca i64", once=True)
             f.do(f"store i64 0, ptr {self.gathers.pointer}", once=True)
+        self.body = Statements(kernel, self.addresses, self.scratch, self.gathers, pointers)
         items = nest(kernel)
-        self.made = named(kernel)
         with f.loop("program", "%first", "%last") as program:
             self._place(program)
-            self._items(items, _Scope({}))
+            self._items(items, Scope({}))
         result = "void"
         if fails:
             result = f"i64 {f.put('outside', f'load i64, ptr {self.gathers.pointer}')}"
@@ -190,14 +149,14 @@ class _Writer:
 
     # --- loops ------------------------------------------------------------------------------------------------------
 
-    def _items(self, items: Sequence[Item], scope: _Scope) -> None:
+    def _items(self, items: Sequence[Item], scope: Scope) -> None:
         for item in items:
             if isinstance(item, For):
                 self._for(item, scope)
             else:
                 self._statement(item, scope)
 
-    def _for(self, loop: For, scope: _Scope) -> None:
+    def _for(self, loop: For, scope: Scope) -> None:
         lanes = self._lanes(loop) if scope.axis is None and takes_vectors(loop) else 1
         for step in loop.folds:
             self._start(step, max(lanes, scope.lanes))
@@ -215,7 +174,7 @@ class _Writer:
             if not step.array:
                 scope.values[step.fold.name] = self._finish(step.fold, across=lanes > 1)
 
-    def _vectors(self, loop: For, scope: _Scope, low: str, high: str, lanes: int) -> None:
+    def _vectors(self, loop: For, scope: Scope, low: str, high: str, lanes: int) -> None:
         """Whole vectors, then the rest under a mask."""
         f, extent = self.f, self.kernel.axis(loop.axis)
         fixed = extent.extent if low == "0" and isinstance(extent.extent, int) else None
@@ -233,7 +192,7 @@ class _Writer:
             mask = f.put("mask", f"icmp slt {count.type} {numbers(lanes, 'i32')}, {count.text}")
             self._turn(loop, scope, end, lanes, Value(mask, dtypes.bool_, lanes))
 
-    def _turn(self, loop: For, scope: _Scope, index: str, lanes: int, mask: Value | None) -> None:
+    def _turn(self, loop: For, scope: Scope, index: str, lanes: int, mask: Value | None) -> None:
         inner = scope.inside()
         if lanes > 1:
             inner.axis, inner.lanes, inner.mask = loop.axis, lanes, mask
@@ -243,7 +202,7 @@ class _Writer:
         else:
             self._side_by_side(loop.items, inner, scope.rows)
 
-    def _pieces(self, loop: For, scope: _Scope, low: str, high: str, lanes: int, count: int) -> str:
+    def _pieces(self, loop: For, scope: Scope, low: str, high: str, lanes: int, count: int) -> str:
         """A vector of each of `count` equal pieces in a turn, with accumulators of their own; where the rest begins."""
         f, axis = self.f, loop.axis
         length = f.put("length", f"sub nsw i64 {high}, {low}")
@@ -288,7 +247,7 @@ class _Writer:
         part = self.f.put("part", f"and i64 {length}, {-count}")
         return self.f.put("whole", f"add nsw i64 {low}, {part}")
 
-    def _rows(self, loop: For, scope: _Scope, low: str, high: str, count: int) -> str:
+    def _rows(self, loop: For, scope: Scope, low: str, high: str, count: int) -> str:
         """The turns of a loop, `count` at once for as long as there are so many; where the rest begins."""
         f, axis = self.f, loop.axis
         end = self._whole(low, high, count)
@@ -302,11 +261,11 @@ class _Writer:
                 self._items(alone, row)
                 places.append((here, row.values))
             around = scope.inside()
-            around.rows = _Rows(axis, tuple(places))
+            around.rows = Rows(axis, tuple(places))
             self._items([columns], around)
         return end
 
-    def _side_by_side(self, items: Sequence[Item], scope: _Scope, rows: _Rows) -> None:
+    def _side_by_side(self, items: Sequence[Item], scope: Scope, rows: Rows) -> None:
         """One turn for several rows: what they share is made once, sums are read and written once."""
         self._items([i for i in items if rows.axis not in spans(i)], scope)
         sums = [i for i in items if isinstance(i, Step)]
@@ -368,9 +327,9 @@ class _Writer:
             return Value(f.put(fold.name, call), fold.dtype)
         return Value(f.call(fold.name, scalar, name, f"{kind} {total}"), fold.dtype)
 
-    def _step(self, step: Step, scope: _Scope) -> None:
+    def _step(self, step: Step, scope: Scope) -> None:
         fold, f = step.fold, self.f
-        value = self._operand(fold.value, scope)
+        value = self.body.operand(fold.value, scope)
         if fold.name in self.sums:
             old = self.sums[fold.name]
             self.sums[fold.name] = merge(f, fold, old, spread(f, value, old.lanes))
@@ -384,183 +343,22 @@ class _Writer:
         pointer, lanes = self.accumulators[fold.name]
         value = spread(f, value, lanes)
         if scope.mask is not None:
-            value = self._select(scope.mask, value, spread(f, start(fold), lanes))
+            none = spread(f, start(fold), lanes)
+            value = instruction(f, "present", "where", [scope.mask, value, none], value.dtype)
         old = Value(f.put("sum", f"load {value.type}, ptr {pointer}"), fold.dtype, lanes)
         f.do(f"store {merge(f, fold, old, value)}, ptr {pointer}")
 
-    def _select(self, mask: Value, yes: Value, no: Value) -> Value:
-        return instruction(self.f, "present", "where", [mask, yes, no], yes.dtype)
-
     # --- statements -------------------------------------------------------------------------------------------------
 
-    def _statement(self, s: Item, scope: _Scope) -> None:
+    def _statement(self, s: Item, scope: Scope) -> None:
         if isinstance(s, Step):
             self._step(s, scope)
         elif isinstance(s, Store):
-            self._store(s, scope)
+            self.body.store(s, scope)
         elif isinstance(s, Keep):
             value = scope.values[s.name]
             self.scratch.make(s.name, value.dtype, s.axes)
             self.addresses.store(self.scratch.at(s.name), value, scope.mask)
         else:
             assert isinstance(s, Load | Iota | Op | Recall)
-            scope.values[s.name] = self._value(s, scope)
-
-    def _value(self, s: Load | Iota | Op | Recall, scope: _Scope) -> Value:
-        if isinstance(s, Load):
-            return self._load(s, scope)
-        if isinstance(s, Recall):
-            return self.addresses.load(s.name, self.scratch.at(s.name), scope.mask)
-        if isinstance(s, Iota):
-            index = self.addresses.value(s.index, scope.values.__getitem__)
-            return cast(self.f, s.name, index, s.dtype)
-        return self._op(s, scope)
-
-    def _load(self, s: Load, scope: _Scope) -> Value:
-        pointer = self.pointers[s.buffer]
-        if self.kernel.buffer(s.buffer).role == "scalar":
-            wide = dtypes.float64 if s.dtype.is_float else dtypes.int64
-            return cast(self.f, s.name, Value(pointer, wide), s.dtype)
-        at = self.addresses.at(pointer, s.dtype, s.index, scope.values.__getitem__)
-        mask = scope.mask if at.lanes > 1 else None
-        if s.mask is not None:
-            there = scope.values[s.mask]
-            mask = self._both(there, scope.mask if there.lanes > 1 or at.lanes > 1 else None)
-        for term in gathers(s.index):
-            inside = self.gathers.check(term, scope.mask, scope.values.__getitem__)
-            mask = self._both(inside, mask)
-        return self.addresses.load(s.name, at, mask, s.fill)
-
-    def _both(self, a: Value, b: Value | None) -> Value:
-        if b is None:
-            return a
-        lanes = max(a.lanes, b.lanes)
-        both = [spread(self.f, v, lanes) for v in (a, b)]
-        return instruction(self.f, "mask", "and", both, dtypes.bool_)
-
-    def _store(self, s: Store, scope: _Scope) -> None:
-        buffer = self.kernel.buffer(s.buffer)
-        at = self.addresses.at(
-            self.pointers[s.buffer], buffer.dtype, s.index, scope.values.__getitem__
-        )
-        value = self._operand(s.value, scope)
-        mask = scope.mask if at.lanes > 1 else None
-        # The memory of a donated input is not ours, and its lines have just been read.
-        streams = (
-            buffer.role == "out"
-            and buffer.alias is None
-            and at.lanes > 1
-            and at.places is None
-            and self._streams(s.index, buffer.dtype, scope.axis)
-        )
-        if streams:
-            self.streamed.add(buffer.name)
-        self.addresses.store(at, value, mask, streams=streams)
-
-    def _streams(self, index: Index, dtype: DType, along: str | None) -> bool:
-        """Whether stores at an index may pass by the caches: vectors must start at multiples of 64 bytes.
-
-        What the sizes decide goes to `aligned`.
-        """
-        steps = [index.offset]
-        for term, coefficient in index.terms:
-            if term == along and along is not None:
-                axis = self.kernel.axis(along)
-                if axis.kind == "grid" or axis.split is not None:
-                    steps.append(coefficient * (axis.split or axis.block or 1))
-            elif isinstance(term, str | Program):
-                steps.append(coefficient)
-            else:
-                return False
-        steps = [step * dtype.itemsize for step in steps]
-        if any(isinstance(step, int) and step % 64 for step in steps):
-            return False
-        self.aligned |= {step for step in steps if not isinstance(step, int)}
-        return True
-
-    def _op(self, s: Op, scope: _Scope) -> Value:
-        if s.line is not None and s.line != self._line:
-            self._line = s.line
-            self.f.comment(f"{s.line}: {s.line.text}" if s.line.text else str(s.line))
-        args = [self._operand(a, scope) for a in s.args]
-        lanes = max(a.lanes for a in args)
-        args = [spread(self.f, a, lanes) for a in args]
-        if s.op in IN_TWO:
-            return self._in_two(s, IN_TWO[s.op], args, scope)
-        dtype = function_type(s.op, args[0].dtype)
-        if dtype is not None:
-            op = NARROW[s.op] if has_less_to_do(s.op, s.args[0], self.made) else s.op
-            self.needed.add((op, dtype, lanes))
-            args = [cast(self.f, "operand", a, dtype) for a in args]
-            passed = ", ".join(map(str, args))
-            call = f"call {args[0].type} {call_name(op, dtype, lanes)}({passed})"
-            return cast(self.f, s.name, Value(self.f.put(s.name, call), dtype, lanes), s.dtype)
-        if (opposite := self._opposite(s, scope)) is not None:
-            return instruction(self.f, s.name, "neg", [opposite], s.dtype)
-        by = s.args[1].value if s.op == "div" and isinstance(s.args[1], Const) else None
-        if isinstance(by, float):
-            return quotient(self.f, s.name, args[0], by)
-        return instruction(self.f, s.name, s.op, args, s.dtype)
-
-    def _opposite(self, s: Op, scope: _Scope) -> Value | None:
-        """The product by the opposite constant, where it is known: what depends on sizes alone is then shared."""
-        if s.op != "mul" or not s.dtype.is_float:
-            return None
-        for factor, other in (s.args, s.args[::-1]):
-            if isinstance(factor, Const) and isinstance(factor.value, float) and factor.value:
-                known = scope.products.get((other, -factor.value))
-                scope.products[other, factor.value] = s.name
-                return None if known is None else scope.values[known]
-        return None
-
-    def _in_two(self, s: Op, parts: InTwo, args: list[Value], scope: _Scope) -> Value:
-        """The part that other operations share, unless it is there already, and the other."""
-        f, lanes = self.f, args[0].lanes
-        args = [cast(f, "operand", a, dtypes.int64) for a in args]
-        source = self._around(s.args[0], parts.bits)
-        key = (parts.dear, source, *s.args[1:])
-        piece = vector(register_type(s.dtype), lanes)
-        if key not in scope.shared:
-            all_of = [cast(f, "operand", self._operand(source, scope), dtypes.int64), *args[1:]]
-            same = all(self._operand(a, scope).lanes == 1 for a in s.args[1:])
-            dear = parts.run if same and self._counts_up(source, scope) else parts.dear
-            self.needed.add((dear, dtypes.int64, lanes))
-            kind = f"{{ {', '.join([piece] * parts.count)} }}"
-            name = call_name(dear, dtypes.int64, lanes)
-            passed = ", ".join(str(spread(f, a, lanes)) for a in all_of)
-            all_ = f.put(parts.dear, f"call {kind} {name}({passed})")
-            scope.shared[key] = [
-                f.put(f"{parts.dear}.{k}", f"extractvalue {kind} {all_}, {k}")
-                for k in range(parts.count)
-            ]
-        self.needed.add((parts.pick, dtypes.int64, lanes))
-        passed = ", ".join([str(args[0]), *(f"{piece} {text}" for text in scope.shared[key])])
-        name = call_name(parts.pick, dtypes.int64, lanes)
-        return Value(f.put(s.name, f"call {piece} {name}({passed})"), s.dtype, lanes)
-
-    def _counts_up(self, operand: Operand, scope: _Scope) -> bool:
-        """Whether neighbouring lanes hold neighbouring integers."""
-        made = self.made.get(operand) if isinstance(operand, str) else None
-        if not isinstance(made, Iota) or made.dtype is not dtypes.int64 or gathered(made.index):
-            return False
-        steps = [c for t, c in made.index.terms if t == scope.axis]
-        rest = tuple(item for item in made.index.terms if item[0] != scope.axis)
-        return steps == [1] and scope.axis not in index_axes(Index(rest))
-
-    def _around(self, operand: Operand, bits: int) -> Operand:
-        """What an operand was before its last bits were set or cleared."""
-        made = self.made.get(operand) if isinstance(operand, str) else None
-        if not isinstance(made, Op) or made.op not in ("and", "or"):
-            return operand
-        inner, other = made.args
-        untouched = -1 if made.op == "and" else 0
-        number = other.value if isinstance(other, Const) else None
-        return inner if isinstance(number, int) and number >> bits == untouched else operand
-
-    def _operand(self, operand: Operand, scope: _Scope) -> Value:
-        if isinstance(operand, str):
-            return scope.values[operand]
-        if isinstance(operand.value, Size):
-            size = Value(self.size(operand.value), dtypes.int64)
-            return cast(self.f, "size", size, operand.dtype)
-        return constant(operand.value, operand.dtype)
+            scope.values[s.name] = self.body.value(s, scope)
