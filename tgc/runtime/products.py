@@ -1,34 +1,88 @@
-"""Matrix products whose rows are read by a kernel as they are computed; see `codegen/native/products.py`."""
+"""Matrix products beside kernels: the library that numpy multiplies with, called by the team that runs kernels.
+
+A library's product has threads of its own, which look for work for long after it: the kernel that follows shares its
+processors with them. Here the team computes shares of a product, each by the library on one thread. Where a kernel
+alone reads a product, row after row, some hundred rows are computed at a time and read while they lie in the cache:
+the product is never in memory as a whole.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tgc.codegen.native.products import FOLLOWED, emit
-from tgc.ir import dtypes
+from tgc.runtime.interpreter import Field
 from tgc.runtime.native import Module
+from tgc.runtime.routine import Routine, integer
 from tgc.runtime.team import team
+from tgc.runtime.workers import threads
 
 LEAST = 1 << 22
 """Multiplications from which a library uses threads: below, nothing of it is left running."""
+UNIT = 32
+"""Shares are multiples of so many rows or columns, which a library computes together."""
 DEEPEST = 2048
-"""Bytes of a row of the left factor. Beyond, the product is so much work that it is better done as a whole: a library's
-threads share their copy of the right factor, which here each of ours makes."""
+"""Bytes of a row of the left factor. Beyond, the product is so much work that it is better done in few shares: each
+makes a copy of the right factor."""
 LOWEST, TALLEST, ROOM = 128, 512, 1 << 20
 """Rows, and bytes, that are computed before others read them: few enough to stay in a processor's cache, and enough for
 the library's copy of the right factor to pay."""
 PROGRAMS = 16
-"""How many programs there should be."""
+"""How many programs there should be where others read them."""
 
 Array = np.ndarray[Any, Any]
 
 
-def panels(a: Array, b: Array, *, place: tuple[int, int], each: int, beside: int) -> _Panels | None:
+def matmul(a: Array, b: Array, *, out: Array) -> None:
+    """`np.matmul(a, b, out=out)`."""
+    shares = _shares(a, b, out)
+    if shares is None:
+        np.matmul(a, b, out=out)
+    else:
+        where = shares.__index__()
+        _module(out.dtype.name)["product"](where, shares.programs, 0, where)
+
+
+def _shares(a: Array, b: Array, out: Array) -> _Product | None:
+    """A share for each thread, of rows or of columns. None where the library may as well do it by itself."""
+    left, right, into = _order(a), _order(b), _order(out)
+    if left is None or right is None or into is None or into.turned != _BY_ROWS:
+        return None
+    if not a.dtype == b.dtype == out.dtype or _library() is None or out.dtype.name not in _TYPES:
+        return None
+    if out.size * a.shape[1] < LEAST or np.may_share_memory(a, out) or np.may_share_memory(b, out):
+        return None
+    # Columns of a @ b are rows of b.T @ a.T. Turned matrices are the same memory, its lines called columns.
+    axis = int(out.shape[0] < out.shape[1])
+    (a, left), (b, right) = ((b, right), (a, left)) if axis else ((a, left), (b, right))
+    height = -(-out.shape[axis] // (threads() * UNIT)) * UNIT
+    if height >= out.shape[axis]:
+        return None
+    return _Product(
+        (a, left),
+        (b, right),
+        run="limited",
+        order=(_ROW_MAJOR, _COLUMN_MAJOR)[axis],
+        a_step=a.strides[axis],
+        c=out.ctypes.data,
+        c_step=out.strides[axis],
+        ldc=into.far,
+        m=out.shape[axis],
+        n=out.shape[1 - axis],
+        k=a.shape[1 - axis],
+        height=height,
+    )
+
+
+def panels(
+    a: Array, b: Array, *, place: tuple[int, int], each: int, beside: int
+) -> _Product | None:
     """A team for a kernel that reads a @ b: programs run after the rows they read. None where that does not pay.
 
     Args:
@@ -36,68 +90,86 @@ def panels(a: Array, b: Array, *, place: tuple[int, int], each: int, beside: int
         each: elements of the product that a program reads.
         beside: programs that read the same ones.
     """
-    library = _library()
-    if library is None or a.ndim != 2 or b.ndim != 2 or a.dtype.name not in library.gemm:
+    left, right = _order(a), _order(b)
+    if left is None or right is None or _library() is None or a.dtype.name not in _TYPES:
         return None
     (m, k), n, item = a.shape, b.shape[1], a.itemsize
-    left, right = _order(a), _order(b)
-    if left is None or right is None or m * n * k < LEAST or k * item > DEEPEST:
+    if m * n * k < LEAST or k * item > DEEPEST:
         return None
     unit = each // math.gcd(each, n)
     height = min(TALLEST, ROOM // (n * item), m // PROGRAMS) // unit * unit
     if height < LOWEST:
         return None
-    values = {
-        "run": _module(a.dtype.name).address("run"),
-        "team": team(),
-        "a": a.ctypes.data,
-        "b": b.ctypes.data,
-        "gemm": library.gemm[a.dtype.name],
-        "threads": library.threads,
-        "set_threads": library.set_threads,
-        "users": ctypes.addressof(_users),
-        "m": m,
-        "n": n,
-        "k": k,
-        "a_step": a.strides[0],
-        "a_turned": left.turned,
-        "lda": left.far,
-        "b_turned": right.turned,
-        "ldb": right.far,
-        "height": height,
-        "programs": -(-m // height),
-        "count": place[0],
-        "slot": place[1],
-        "each": each,
-        "beside": beside,
-    }
-    words = (ctypes.c_int64 * len(FOLLOWED))(*(values.get(name, 0) for name in FOLLOWED))
-    return _Panels(words, a, b)
+    return _Product(
+        (a, left),
+        (b, right),
+        run="panels",
+        order=_ROW_MAJOR,
+        a_step=a.strides[0],
+        ldc=n,
+        m=m,
+        n=n,
+        k=k,
+        height=height,
+        count=place[0],
+        slot=place[1],
+        each=each,
+        beside=beside,
+    )
 
 
-class _Panels:
-    """What a kernel takes for its team."""
+class _Product:
+    """What native code is told of a product; in place of a team where rows are read as they are computed."""
 
-    def __init__(self, words: Any, *alive: Any) -> None:
-        self._words, self._alive = words, alive
+    def __init__(
+        self, a: tuple[Array, _Order], b: tuple[Array, _Order], run: str, **values: int
+    ) -> None:
+        library = _library()
+        assert library is not None
+        name = a[0].dtype.name
+        self.programs = -(-values["m"] // values["height"])
+        values |= {
+            "run": _module(name).address(run),
+            "team": team(),
+            "users": ctypes.addressof(_users),
+            "threads": library.threads,
+            "set_threads": library.set_threads,
+            "gemm": library.gemm[name],
+            "a": a[0].ctypes.data,
+            "a_turned": a[1].turned,
+            "lda": a[1].far,
+            "b": b[0].ctypes.data,
+            "b_turned": b[1].turned,
+            "ldb": b[1].far,
+            "programs": self.programs,
+        }
+        self._words = (ctypes.c_int64 * len(_WORDS))(*(values.get(name, 0) for name in _WORDS))
+        self._factors = a[0], b[0]
 
     def __index__(self) -> int:
         return ctypes.addressof(self._words)
 
 
+# CBLAS_ORDER and CBLAS_TRANSPOSE
+_ROW_MAJOR, _COLUMN_MAJOR = 101, 102
+_BY_ROWS, _BY_COLUMNS = 111, 112
+
+
 class _Order(NamedTuple):
-    """How a matrix lies: CBLAS_TRANSPOSE, and elements from one row (column, where turned) to the next."""
+    """How a matrix lies: whether its rows or its columns are contiguous, and elements from one to the next."""
 
     turned: int
     far: int
 
 
 def _order(matrix: Array) -> _Order | None:
-    """None if neither rows nor columns are contiguous, or they lie backwards."""
+    """None if it is no matrix, neither rows nor columns are contiguous, or they lie backwards."""
+    if matrix.ndim != 2:
+        return None
     item = matrix.itemsize
     for turned, (far, near), count in (
-        (111, matrix.strides, matrix.shape[1]),
-        (112, matrix.strides[::-1], matrix.shape[0]),
+        (_BY_ROWS, matrix.strides, matrix.shape[1]),
+        (_BY_COLUMNS, matrix.strides[::-1], matrix.shape[0]),
     ):
         if near == item and far % item == 0 and far // item >= max(1, count):
             return _Order(turned, far // item)
@@ -105,6 +177,8 @@ def _order(matrix: Array) -> _Order | None:
 
 
 # --- the library ----------------------------------------------------------------------------------------------------
+
+_TYPES = {"float32": "float", "float64": "double"}
 
 
 class _Library(NamedTuple):
@@ -137,6 +211,150 @@ _users = (ctypes.c_int64 * 3)()
 """A lock, how many products are under way, and the threads that the library had before them."""
 
 
+# --- native code ----------------------------------------------------------------------------------------------------
+
+_POINTERS = (
+    *("run", "team", "function", "arguments", "users", "threads", "set_threads", "gemm"),
+    *("a", "b", "c"),
+)
+_NUMBERS = (
+    *("m", "n", "k", "order", "a_turned", "b_turned", "lda", "ldb", "ldc", "a_step", "c_step"),
+    *("height", "programs", "count", "slot", "each", "beside"),
+)
+_WORDS = (*_POINTERS, *_NUMBERS)
+"""What lies where a product is described. Like a team it begins with what runs programs. Steps are in bytes."""
+_GIVEN = "ptr %given"
+
+
 @lru_cache(maxsize=2)
 def _module(name: str) -> Module:
-    return Module(emit(getattr(dtypes, name)))
+    item = np.dtype(name).itemsize
+    routines = (_users_change(), _rows(name), _product(), _followed(item), _limited(), _panels())
+    return Module("declare i64 @llvm.smin.i64(i64, i64)\n" + "\n".join(r.text() for r in routines))
+
+
+def _word(f: Routine, name: str) -> str:
+    field = Field("ptr" if name in _POINTERS else "i64", 8 * _WORDS.index(name))
+    return f.get(field, _GIVEN)
+
+
+def _rows(name: str) -> Routine:
+    """`%height` rows from `%top` on, by the library."""
+    f = Routine("void", "rows", _GIVEN, "i64 %top", "i64 %height", "ptr %to")
+    scalar = _TYPES[name]
+    order, *turned = (
+        f.let("i32", f"trunc {_word(f, word)} to i32") for word in ("order", "a_turned", "b_turned")
+    )
+    a = f.at(_word(f, "a"), f.times("i64 %top", _word(f, "a_step")))
+    sizes = "i64 %height", _word(f, "n"), _word(f, "k")
+    left, right = (a, _word(f, "lda")), (_word(f, "b"), _word(f, "ldb"))
+    to = "ptr %to", _word(f, "ldc")
+    gemm = _word(f, "gemm").split()[1]
+    f.call(
+        "void", gemm, order, *turned, *sizes, f"{scalar} 1.0", *left, *right, f"{scalar} 0.0", *to
+    )
+    f.give()
+    return f
+
+
+@contextmanager
+def _programs(f: Routine) -> Iterator[tuple[str, str]]:
+    """For each program of a range, its first row and how many it has."""
+    with f.each(f.subtract("i64 %last", "i64 %first")) as k:
+        top = f.times(f.add("i64 %first", k), _word(f, "height"))
+        rest = f.subtract(_word(f, "m"), top)
+        yield top, f.call("i64", "@llvm.smin.i64", rest, _word(f, "height"))
+
+
+def _product() -> Routine:
+    """Programs of a product that is wanted as a whole."""
+    f = Routine("void", "product", _GIVEN, "i64 %first", "i64 %last", linkage="")
+    with _programs(f) as (top, height):
+        to = f.at(_word(f, "c"), f.times(top, _word(f, "c_step")))
+        f.call("void", "@rows", _GIVEN, top, height, to)
+    f.give()
+    return f
+
+
+def _followed(item: int) -> Routine:
+    """A program computes rows in memory of its own, and runs the programs of a kernel that read them.
+
+    The kernel finds the product where its rows would lie if all of them were there.
+    """
+    f = Routine("void", "followed", _GIVEN, "i64 %first", "i64 %last")
+    n, count = _word(f, "n"), _word(f, "count")
+    line = f.times(n, integer(item))
+    size = f.times(_word(f, "height"), line)
+    rows = f.api("PyMem_RawMalloc", f.add(size, f.times(count, integer(8))))
+    own = f.at(rows, size)
+
+    def program(row: str, less: str) -> str:
+        """The first program that reads a row; the first that reads none before it where `less` rounds up."""
+        number = f.over(f.add(f.times(row, n), less), _word(f, "each"))
+        return f.times(number, _word(f, "beside"))
+
+    with _programs(f) as (top, height):
+        f.call("void", "@rows", _GIVEN, top, height, rows)
+        with f.each(count) as k:
+            f.write(f.beyond(own, k), f.element(_word(f, "arguments"), k, "i64"))
+        start = f.at(rows, f.subtract(integer(0), f.times(top, line)))
+        f.write(f.beyond(own, _word(f, "slot")), start)
+        low = program(top, integer(0))
+        high = program(f.add(top, height), f.subtract(_word(f, "each"), integer(1)))
+        f.call("void", _word(f, "function").split()[1], own, low, high)
+    f.api("PyMem_RawFree", rows)
+    f.give()
+    return f
+
+
+_CALL = _GIVEN, "ptr %function", "ptr %arguments", "i64 %count", "i64 %piece"
+
+
+def _panels() -> Routine:
+    """What a kernel's wrapper calls as the run of its team: its programs are those of the product, which it reads."""
+    f = Routine("void", "panels", *_CALL, linkage="dso_local")
+    for name in ("function", "arguments"):
+        f.write(f.at(_GIVEN, 8 * _WORDS.index(name)), f"ptr %{name}")
+    f.call("void", "@limited", _GIVEN, "ptr @followed", _GIVEN, _word(f, "programs"), integer(0))
+    f.give()
+    return f
+
+
+def _limited() -> Routine:
+    """Run programs by the team; the library keeps to one thread meanwhile."""
+    f = Routine("void", "limited", *_CALL, linkage="dso_local")
+    f.call("void", "@users", _GIVEN, integer(1))
+    team = _word(f, "team")
+    alone = f.is_null(team)
+    with f.when(alone):
+        f.call("void", "%function", "ptr %arguments", integer(0), "i64 %count")
+    with f.unless(alone):
+        run = f.read(team, "ptr").split()[1]
+        f.call("void", run, team, "ptr %function", "ptr %arguments", "i64 %count", "i64 %piece")
+    f.call("void", "@users", _GIVEN, integer(-1))
+    f.give()
+    return f
+
+
+def _users_change() -> Routine:
+    """Add to the users of one thread. The first keeps the number of threads there was, and the last restores it."""
+    f = Routine("void", "users", _GIVEN, "i64 %more")
+    users = _word(f, "users")
+    count, kept = f.at(users, 8), f.at(users, 16)
+    with f.endless():
+        had = f.let("i64", f"atomicrmw xchg {users}, i64 1 acquire")
+        with f.when(f.test("eq", had, integer(0))):
+            before = f.read(count)
+            after = f.add(before, "i64 %more")
+            f.write(count, after)
+            with f.when(f.test("eq", f.add(before, after), integer(1))):
+                with f.when(f.test("eq", after, integer(1))):
+                    number = f.call("i32", _word(f, "threads").split()[1])
+                    f.write(kept, f.let("i64", f"sext {number} to i64"))
+                    f.call("void", _word(f, "set_threads").split()[1], "i32 1")
+                with f.when(f.test("eq", after, integer(0))):
+                    number = f.let("i32", f"trunc {f.read(kept)} to i32")
+                    f.call("void", _word(f, "set_threads").split()[1], number)
+            f.do(f"store atomic i64 0, {users} release, align 8")
+            f.give()
+    return f

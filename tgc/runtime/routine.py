@@ -34,7 +34,8 @@ class Routine:
     """A function `result name(parameters)`; others may call it unless it is internal."""
 
     def __init__(self, result: str, name: str, *parameters: str, linkage: str = "internal") -> None:
-        self._head = f"define {linkage} {result} @{name}({', '.join(parameters)}) {{"
+        start = " ".join(filter(None, ("define", linkage, result)))
+        self._head = f"{start} @{name}({', '.join(parameters)}) {{"
         self._frame: list[str] = []
         self._lines: list[str] = []
         self._used: Counter[str] = Counter()
@@ -55,9 +56,10 @@ class Routine:
     def do(self, instruction: str) -> None:
         self._lines.append(f"  {instruction}")
 
-    def at(self, place: str, offset: int) -> str:
+    def at(self, place: str, offset: int | str) -> str:
         """The address so many bytes behind another."""
-        return self.let("ptr", f"getelementptr i8, {place}, i64 {offset}", "at")
+        offset = offset if isinstance(offset, str) else integer(offset)
+        return self.let("ptr", f"getelementptr i8, {place}, {offset}", "at")
 
     def element(self, first: str, index: str, type: str = "ptr") -> str:
         """`first[index]`, of 64 bits each."""
@@ -83,6 +85,14 @@ class Routine:
     def subtract(self, a: str, b: str) -> str:
         """`a - b`"""
         return self.let(_type(a), f"sub {a}, {_value(b)}", "difference")
+
+    def times(self, a: str, b: str) -> str:
+        """`a * b`"""
+        return self.let(_type(a), f"mul {a}, {_value(b)}", "product")
+
+    def over(self, a: str, b: str) -> str:
+        """`a / b`, towards 0."""
+        return self.let(_type(a), f"sdiv {a}, {_value(b)}", "quotient")
 
     def test(self, how: str, a: str, b: str) -> str:
         """A comparison by one of LLVM's predicates: "eq", "ne", "slt", "ult", ..."""

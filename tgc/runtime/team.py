@@ -184,15 +184,18 @@ none:
   ret void
 }}
 
-; Programs 0 to %count of a call, %piece of them being worth a thread's while.
-define void @run(ptr %team, ptr %function, ptr %arguments, i64 %count, i64 %piece) {{
+; Programs 0 to %count of a call, %worth of them being worth a thread's while; 0: each of them many times.
+define void @run(ptr %team, ptr %function, ptr %arguments, i64 %count, i64 %worth) {{
   %helpers.at = getelementptr i64, ptr %team, i64 1
   %most = load i64, ptr %helpers.at
+  %piece = call i64 @llvm.smax.i64(i64 %worth, i64 1)
+  %large = icmp eq i64 %worth, 0
+  %waking = select i1 %large, i64 1, i64 {WAKING}
   %pieces = sdiv i64 %count, %piece
   %others = sub i64 %pieces, 1
   %helpers = call i64 @llvm.smin.i64(i64 %most, i64 %others)
-  %worth = icmp sgt i64 %helpers, 0
-  br i1 %worth, label %ask, label %alone
+  %shared = icmp sgt i64 %helpers, 0
+  br i1 %shared, label %ask, label %alone
 ask:
   %had = atomicrmw xchg ptr @busy, i64 1 acq_rel
   %free = icmp eq i64 %had, 0
@@ -222,8 +225,8 @@ share:
   br i1 %further, label %share, label %announce
 announce:
   atomicrmw add ptr @ticket, i64 1 seq_cst
-  %worth.waking = sdiv i64 %pieces, {WAKING}
-  %called = call i64 @llvm.smin.i64(i64 %helpers, i64 %worth.waking)
+  %wakes = sdiv i64 %pieces, %waking
+  %called = call i64 @llvm.smin.i64(i64 %helpers, i64 %wakes)
   br label %wake
 wake:
   %index = phi i64 [ 0, %announce ], [ %index.next, %woken ]

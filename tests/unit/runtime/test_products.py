@@ -1,9 +1,10 @@
-"""Kernels that follow a matrix product row by row: right for any order of memory, the same on any threads."""
+"""Matrix products beside kernels: right for any order of memory, the library left as it was."""
 
 from __future__ import annotations
 
 import ctypes
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,18 +30,18 @@ def factors(
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The products that were not made as a whole; few rows are enough for that."""
-    made: list[object] = []
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How products were made that numpy did not make; few rows are enough for a kernel to follow."""
+    made: list[str] = []
 
-    class Watched(products._Panels):
-        def __init__(self, *given: object) -> None:
-            super().__init__(*given)
-            made.append(self)
+    class Watched(products._Product):
+        def __init__(self, *given: Any, run: str, **values: int) -> None:
+            super().__init__(*given, run=run, **values)
+            made.append(run)
 
     monkeypatch.setattr(products, "PROGRAMS", 4)
     monkeypatch.setattr(products, "LOWEST", 32)
-    monkeypatch.setattr(products, "_Panels", Watched)
+    monkeypatch.setattr(products, "_Product", Watched)
     return made
 
 
@@ -86,7 +87,7 @@ FOLLOWERS = {f.__name__: f for f in (linear, flat, scores, picked, columns)}
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", [192, 256, 1000])
 def test_kernels_follow_products(
-    function: str, dtype: str, width: int, taken: list[object], monkeypatch: pytest.MonkeyPatch
+    function: str, dtype: str, width: int, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results are those of the product as a whole, and the same bits on any number of threads."""
     if (function, width) == ("flat", 1000):
@@ -97,7 +98,7 @@ def test_kernels_follow_products(
     for threads in (1, 2, 3):
         with tgc.settings(threads=threads):
             several.append(as_tuple(tgc.jit(FOLLOWERS[function], backend="native")(x, w, b)))
-    assert len(taken) == 3
+    assert taken == ["panels"] * 3
     monkeypatch.setattr(products, "LEAST", 1 << 60)
     whole = as_tuple(tgc.jit(FOLLOWERS[function], backend="native")(x, w, b))
     assert len(taken) == 3
@@ -112,7 +113,7 @@ def as_tuple(results: object) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("order", ["CC", "CF", "FC", "FF", "parts"])
-def test_factors_lie_in_any_order(order: str, taken: list[object]) -> None:
+def test_factors_lie_in_any_order(order: str, taken: list[str]) -> None:
     """Rows or columns are contiguous, also as part of a larger array."""
     if order == "parts":
         a, b = factors(700, 300, 400)
@@ -127,7 +128,7 @@ def test_factors_lie_in_any_order(order: str, taken: list[object]) -> None:
     b = np.linspace(-1, 1, 192, dtype=np.float32)
     given = (x.T if order[0] == "F" else x, w.T if order[1] == "F" else w)
     y = tgc.jit(turned_inside, backend="native")(*given, b)
-    assert len(taken) == 1
+    assert taken == ["panels"]
     np.testing.assert_allclose(y, np.tanh(x.astype(np.float64) @ w + b), atol=1e-4)
 
 
@@ -164,21 +165,70 @@ def test_others_read_the_product_as_a_whole(function: object) -> None:
     x, w = factors(700, 300, 192)
     b = np.zeros(192, np.float32)
     plan = tgc.jit(function, backend="native").lower(x, w, b).plans[0]
-    assert not followed(plan)
+    assert not list(followed(plan))
 
 
-def test_a_product_beside_one_that_is_not_followed_is_the_librarys() -> None:
+@pytest.mark.parametrize("order", ["CC", "CF", "FC", "FF", "parts"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "m, k, n", [(700, 200, 192), (90, 500, 701), (4001, 1300, 3), (3, 1300, 4001)]
+)
+def test_shares_are_the_product(
+    m: int, k: int, n: int, dtype: str, order: str, taken: list[str]
+) -> None:
+    """Of rows and of columns, on any number of threads, into an output that is a part of something larger too."""
+    a, b = factors(m, k, n, "CC" if order == "parts" else order, dtype)
+    if order == "parts":
+        a, b = np.pad(a, ((0, 0), (7, 5)))[:, 7:-5], np.pad(b, ((0, 0), (3, 9)))[:, 3:-9]
+    right = a.astype(np.float64) @ b.astype(np.float64)
+    for threads in (2, 3):
+        room = np.full((m, n + 11), np.nan, dtype)
+        with tgc.settings(threads=threads):
+            products.matmul(a, b, out=room[:, 4 : n + 4])
+        np.testing.assert_allclose(room[:, 4 : n + 4], right, atol=1e-3)
+        assert np.isnan(room[:, :4]).all() and np.isnan(room[:, n + 4 :]).all()
+    assert taken == ["limited"] * 2
+
+
+def test_what_cannot_be_shared_is_numpys(taken: list[str]) -> None:
+    """Small products, stacks of them, factors that lie backwards, other types, and outputs that are factors."""
+    a, b = factors(300, 300, 300)
+    big = np.random.default_rng(0).standard_normal((3, 300, 300)).astype(np.float32)
+    for left, right in (
+        (a[:9], b),
+        (big, b),
+        (a[:, ::-1], b),
+        (a.astype(np.float16), b.astype(np.float16)),
+        (a, b.astype(np.float64)),
+    ):
+        out = np.empty(np.matmul(left, right).shape, np.result_type(left, right))
+        products.matmul(left, right, out=out)
+        assert np.array_equal(out, np.matmul(left, right))
+    right = a @ b
+    products.matmul(a, b, out=a)
+    assert np.array_equal(a, right)
+    with tgc.settings(threads=1):
+        products.matmul(big[0], b, out=a)
+    assert not taken
+
+
+def test_products_beside_kernels_are_shared(taken: list[str]) -> None:
+    """Where there is nothing but products numpy's library does as well."""
+
     def both(x, w, b):  # type: ignore[no-untyped-def]
         return tgc.tanh(x @ w + b), x.T @ x
 
-    x, w = factors(700, 300, 192)
-    plan = tgc.jit(both, backend="native").lower(x, w, np.zeros(192, np.float32)).plans[0]
-    assert not followed(plan)
+    x, w = factors(700, 200, 192)
+    with tgc.settings(threads=2):
+        tgc.jit(both, backend="native")(x, w, np.zeros(192, np.float32))
+        assert sorted(taken) == ["limited", "panels"]
+        tgc.jit(lambda x, w: (x @ w, x.T @ x), backend="native")(x, w)
+    assert len(taken) == 2
 
 
 @pytest.mark.parametrize("donated", ["x", "w"])
 def test_a_factor_is_not_overwritten_while_rows_of_it_are_wanted(
-    donated: str, taken: list[object]
+    donated: str, taken: list[str]
 ) -> None:
     x, w = factors(512, 512, 512)
     right = np.tanh(x.astype(np.float64) @ w)

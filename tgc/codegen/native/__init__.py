@@ -29,7 +29,9 @@ def emit(plans: Sequence[Plan]) -> str:
     Raises:
         BackendError: a kernel has something this engine cannot do.
     """
-    names = Names(["np", "bfloat16", "empty", "panels", "team", "code", *(p.name for p in plans)])
+    names = Names(
+        ["np", "bfloat16", "empty", "matmul", "panels", "team", "code", *(p.name for p in plans)]
+    )
     kernels: list[Emitted] = []
     for plan in plans:
         for kernel in plan.kernels:
@@ -54,8 +56,9 @@ def emit(plans: Sequence[Plan]) -> str:
         "from tgc.runtime.native import Module",
         "from tgc.runtime.team import team",
     ]
-    if any(" panels(" in host for host in hosts):
-        imports.insert(4, "from tgc.runtime.products import panels")
+    products = [name for name in ("matmul", "panels") if any(f" {name}(" in host for host in hosts)]
+    if products:
+        imports.insert(4, f"from tgc.runtime.products import {', '.join(products)}")
     if any(b.dtype is dtypes.bfloat16 for plan in plans for b in plan.buffers):
         imports.insert(1, "from ml_dtypes import bfloat16")
     parts = [

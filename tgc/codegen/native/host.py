@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tgc.codegen.naming import Names, cited, size_operand, size_text
 from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.native.rows import Follower, followed
-from tgc.codegen.numpy.host import Host, allocated, by_numpy
+from tgc.codegen.numpy.host import Host, allocated
 from tgc.codegen.numpy.host import emit_host as emit_host_function
 from tgc.ir import dtypes
 from tgc.ir.ops import OPS
@@ -28,6 +28,9 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
     held = _held(plan)
     followers = {f.launch: f for f in followed(plan)}
     behind = {f.product for f in followers.values()}
+    matmul = (
+        "matmul" if launched else "np.matmul"
+    )  # the library's threads would be in the way of kernels
     factors: dict[int, tuple[str, str]] = {}
 
     def launch(position: int, args: list[str], host: Host) -> list[str]:
@@ -37,10 +40,10 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
         return _follow(launched[position], args, host, found, factors[found.product])
 
     def multiply(position: int, pair: tuple[str, str], out: str) -> list[str]:
-        if position not in behind:
-            return by_numpy(position, pair, out)
-        factors[position] = pair
-        return []
+        if position in behind:
+            factors[position] = pair
+            return []
+        return [f"{matmul}({', '.join(pair)}, out={out})"]
 
     return emit_host_function(
         plan,
@@ -67,7 +70,7 @@ def _follow(
         f"{rows} = panels({pair}, place=({words}, {args.index(name)}), each={each}, beside={beside})",
         f"if {rows} is None:",
         f"    {allocated(found.buffer, name, host.sizes, {})}",
-        f"    np.matmul({pair}, out={name})",
+        f"    matmul({pair}, out={name})",
         *_launch(code, args, host, rows),
     ]
 

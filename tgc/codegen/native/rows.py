@@ -25,17 +25,8 @@ class Follower:
     beside: Dim
 
 
-def followed(plan: Plan) -> list[Follower]:
-    """The products whose rows may be computed right before they are read, if all of the plan's may.
-
-    Where a library computes one of them, its threads, which look for more, are in the way of the others.
-    """
-    found = list(_followers(plan))
-    return found if len(found) == sum(isinstance(s, Matmul) for s in plan.steps) else []
-
-
-def _followers(plan: Plan) -> Iterator[Follower]:
-    """A launch follows one product."""
+def followed(plan: Plan) -> Iterator[Follower]:
+    """The launches that may run row after row of a product, one product each."""
     users = Counter(name for step in plan.steps for name in _touched(step))
     taken = set[int]()
     for position, step in enumerate(plan.steps):
