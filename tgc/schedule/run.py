@@ -35,6 +35,7 @@ from tgc.schedule.formula import formula
 from tgc.schedule.lower import Placed
 from tgc.schedule.merging import merge_axes
 from tgc.schedule.partition import Group, Partition
+from tgc.schedule.scales import absorb_scales
 from tgc.schedule.target import Target
 from tgc.schedule.tiling import order_axes, tile
 
@@ -64,6 +65,7 @@ def schedule(
         UnsupportedOpError: the graph holds a node that no kernel computes yet.
     """
     name = name or graph.name
+    graph = absorb_scales(graph)
     facts = Facts(hints)
     buffers = {leaf: _input_buffer(leaf, strided, scalars, facts) for leaf in graph.inputs}
     partition = Partition(graph, facts, target, {leaf: Placed(b) for leaf, b in buffers.items()})
