@@ -10,7 +10,7 @@ from tgc.ir import dtypes
 from tgc.ir.build import result_dtype
 from tgc.ir.dtypes import DType
 from tgc.ir.ops import OPS
-from tgc.ir.sizes import Dim, Size, product
+from tgc.ir.sizes import Dim, Size, row_major
 from tgc.kernel.ir import (
     Axis,
     Buffer,
@@ -35,14 +35,9 @@ from tgc.kernel.ir import (
 Number = bool | int | float | Size
 
 
-def row_major(shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    """The strides of a contiguous array."""
-    return tuple(product(shape[i + 1 :]) for i in range(len(shape)))
-
-
 def buffer(name: str, dtype: DType, shape: Sequence[Dim], role: str = "in") -> Buffer:
     """A contiguous buffer."""
-    return Buffer(name, dtype, tuple(shape), row_major(shape), role)
+    return Buffer(name, dtype, tuple(shape), row_major(tuple(shape)), role)
 
 
 def index(*terms: tuple[Term, Dim], offset: Dim = 0) -> Index:

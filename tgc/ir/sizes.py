@@ -209,6 +209,28 @@ def product(dims: tuple[Dim, ...] | list[Dim]) -> Dim:
     return reduce(lambda x, y: x * y, dims, 1)
 
 
+def row_major(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """The strides of a contiguous array, in elements; as of one element where there are none, so that none is zero."""
+    extents = [d if d != 0 else 1 for d in shape]
+    return tuple(product(extents[k + 1 :]) for k in range(len(shape)))
+
+
+def nonnegative(value: Dim, least: int) -> bool:
+    """Whether a size is provably >= 0, all symbols being at least `least`: nothing in s = least + t has a minus."""
+    if isinstance(value, int):
+        return value >= 0
+    if not all(_atom_nonnegative(a, least) for monomial, _ in value.terms for a in monomial):
+        return False
+    shifted = substitute(value, {s: Size.symbol(s) + least for s in symbols(value)})
+    return all(c >= 0 for _, c in _terms(shifted))
+
+
+def _atom_nonnegative(atom: Atom, least: int) -> bool:
+    if isinstance(atom, FloorDiv):
+        return nonnegative(atom.numerator, least) and nonnegative(atom.denominator, least)
+    return True
+
+
 def symbols(value: Dim) -> set[str]:
     """The names of the symbols a size depends on."""
     if isinstance(value, int):

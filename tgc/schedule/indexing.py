@@ -13,20 +13,18 @@ from dataclasses import dataclass
 from tgc.errors import Line
 from tgc.ir.nodes import Broadcast, Flip, Movement, Pad, Permute, Reshape, Shape, Slice
 from tgc.ir.sizes import (
-    Atom,
     Dim,
-    FloorDiv,
-    Size,
     exact_quotient,
     floordiv,
-    product,
-    substitute,
-    symbols,
+    nonnegative,
+    row_major,
 )
 from tgc.kernel.ir import Gathered, Index, Program, Quotient, Remainder, Term
 
 Extents = Mapping[str, Dim]
 ZERO = Index()
+LEAST = 2
+"""What every size symbol is at least."""
 
 
 def axis(name: str) -> Index:
@@ -88,29 +86,11 @@ def scale(a: Index, by: Dim) -> Index:
     return Index(tuple((t, c * by) for t, c in a.terms), a.offset * by)
 
 
-def nonnegative(value: Dim) -> bool:
-    """Whether a size is provably >= 0, all symbols being >= 2: no coefficient is negative in s = 2 + t."""
-    if isinstance(value, int):
-        return value >= 0
-    if any(not isinstance(atom, str) for monomial, _ in value.terms for atom in monomial):
-        return all(c >= 0 and all(map(_atom_nonnegative, m)) for m, c in value.terms)
-    shifted = substitute(value, {s: Size.symbol(s) + 2 for s in symbols(value)})
-    if isinstance(shifted, int):
-        return shifted >= 0
-    return all(c >= 0 for _, c in shifted.terms)
-
-
-def _atom_nonnegative(atom: Atom) -> bool:
-    if isinstance(atom, FloorDiv):
-        return nonnegative(atom.numerator) and nonnegative(atom.denominator)
-    return True
-
-
 def upper(index: Index, extents: Extents) -> Dim | None:
     """The largest value an index takes (None if unknown), given that it is never negative termwise."""
     total: Dim = index.offset
     for term, coefficient in index.terms:
-        if not nonnegative(coefficient):
+        if not nonnegative(coefficient, LEAST):
             return None
         top = _term_upper(term, extents)
         if top is None:
@@ -135,10 +115,10 @@ def _term_upper(term: Term, extents: Extents) -> Dim | None:
 
 def within(index: Index, extent: Dim, extents: Extents) -> bool:
     """Whether 0 <= index < extent holds for every value of the axes."""
-    if not nonnegative(index.offset):
+    if not nonnegative(index.offset, LEAST):
         return False
     top = upper(index, extents)
-    return top is not None and nonnegative(extent - 1 - top)
+    return top is not None and nonnegative(extent - 1 - top, LEAST)
 
 
 def _split(index: Index, divisor: Dim) -> tuple[Index, Index]:
@@ -257,9 +237,3 @@ def _pull_reshape(
         out.append(here if leading else remainder(here, extent, extents))
         leading = False
     return tuple(out)
-
-
-def row_major(shape: Shape) -> tuple[Dim, ...]:
-    """The strides of a contiguous array, in elements; as of one element where there are none, so that none is zero."""
-    extents = [d if d != 0 else 1 for d in shape]
-    return tuple(product(extents[k + 1 :]) for k in range(len(shape)))

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 
 from tgc.errors import UnsupportedOpError
 from tgc.ir.nodes import Fold, Graph, Node, Shape
-from tgc.ir.sizes import Dim, Size, product
+from tgc.ir.sizes import Dim, Size, product, row_major
 from tgc.kernel.ir import Buffer
 from tgc.kernel.walk import loaded
-from tgc.schedule import indexing as ix
 from tgc.schedule.contraction import contraction
 from tgc.schedule.facts import Facts
 from tgc.schedule.lower import SHORT, Conflict, Cut, Flat, Lowering, Placed, Root, row_folds_below
@@ -124,7 +123,7 @@ class Partition:
         programs = self._programs(node)
         shape = (programs, *node.shape)
         name = self._unique(self.graph.builder.names.get(node, _stem(node)) + "_partial")
-        buffer = Buffer(name, node.dtype, shape, ix.row_major(shape), "partial")
+        buffer = Buffer(name, node.dtype, shape, row_major(shape), "partial")
         self.staged[node] = Placed(buffer, programs)
         self.roots.append(Root(node, partial=True))
 
@@ -152,7 +151,7 @@ class Partition:
         if node in self.placed:
             return
         name = self._unique(self.graph.builder.names.get(node, name))
-        buffer = Buffer(name, node.dtype, node.shape, ix.row_major(node.shape), role)
+        buffer = Buffer(name, node.dtype, node.shape, row_major(node.shape), role)
         self.placed[node] = Placed(buffer)
         if root:
             self.roots.append(Root(node))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tgc.ir import nodes as n
 from tgc.ir.nodes import Graph, Leaf, Node
-from tgc.ir.sizes import Dim, Size, exact_quotient, product, symbols
+from tgc.ir.sizes import Dim, Size, exact_quotient, product, row_major, symbols
 from tgc.kernel.ir import (
     INT32_ELEMENTS,
     Binding,
@@ -111,7 +111,7 @@ def _input_buffer(
     leaf: Leaf, strided: Collection[str], scalars: Collection[str], facts: Facts
 ) -> Buffer:
     assert isinstance(leaf.source, n.Input)
-    name, strides = leaf.source.name, ix.row_major(leaf.shape)
+    name, strides = leaf.source.name, row_major(leaf.shape)
     if name in strided:
         for k, stride in enumerate(strides):
             facts.hints[f"{name}_stride_{k}"] = facts.value(stride)

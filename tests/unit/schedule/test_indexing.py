@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgc.ir.nodes import Broadcast, Flip, Movement, Pad, Permute, Reshape, Slice
-from tgc.ir.sizes import Dim, Size, evaluate, floordiv
+from tgc.ir.sizes import Dim, Size, evaluate, floordiv, nonnegative
 from tgc.kernel.ir import Index, Quotient, Remainder
 from tgc.schedule import indexing as ix
 
@@ -129,7 +129,8 @@ def test_division_and_remainder(terms: list[tuple[str, Dim]], offset: int, divis
 
 def test_a_quotient_of_a_negative_number_is_not_known_to_be_positive() -> None:
     """It is in the index of an array rolled backwards."""
-    assert ix.nonnegative(floordiv(N + 3, M) * N)
-    assert not ix.nonnegative(floordiv(-1, N) * N + 1)
-    assert not ix.nonnegative(floordiv(N, floordiv(-1, M)))
+    assert nonnegative(floordiv(N + 3, M) * N, 2)
+    assert not nonnegative(floordiv(-1, N) * N + 1, 2)
+    assert not nonnegative(floordiv(N, floordiv(-1, M)), 2)
+    assert nonnegative(floordiv(N - 2, 3), 2) and not nonnegative(floordiv(N - 2, 3), 1)
     assert not ix.within(ix.shift(ix.axis("i"), floordiv(-1, N) * N + 1), 2 * N, {"i": N})

@@ -9,7 +9,7 @@ from tgc.codegen.native.instructions import cast, instruction, spread
 from tgc.codegen.native.llvm import Function, Value, literal, memory_type, splat, suffix, vector
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Atom, Dim, PowerOfTwo, Size
+from tgc.ir.sizes import Atom, Dim, FloorDiv, Size
 from tgc.kernel.ir import Gathered, Index, Program, Quotient, Remainder, Term
 
 STREAMS = " ; streams align "
@@ -66,12 +66,7 @@ class Addresses:
     def _atom(self, atom: Atom) -> str:
         if isinstance(atom, str):
             return self.sizes[Size.symbol(atom)]
-        if isinstance(atom, PowerOfTwo):
-            less = self._once("add", self.size(atom.value), "-1")
-            self.f.declared.add("declare i64 @llvm.ctlz.i64(i64, i1)")
-            zeros = self.f.put("zeros", f"call i64 @llvm.ctlz.i64(i64 {less}, i1 false)", once=True)
-            width = self._once("sub", "64", zeros)
-            return self.f.put("power", f"shl i64 1, {width}", once=True)
+        assert isinstance(atom, FloorDiv), "no tile of this engine is rounded up"
         top, bottom = self.size(atom.numerator), self.size(atom.denominator)
         quotient = self.f.put("quotient", f"sdiv i64 {top}, {bottom}", once=True)
         rest = self.f.put("rest", f"srem i64 {top}, {bottom}", once=True)

@@ -11,15 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tgc.ir.sizes import (
-    Atom,
     Dim,
-    PowerOfTwo,
     Size,
     exact_quotient,
     floordiv,
+    nonnegative,
     product,
-    substitute,
-    symbols,
+    row_major,
 )
 from tgc.kernel.ir import Buffer, Gathered, Index, Program, Quotient, Remainder, Term
 
@@ -41,22 +39,6 @@ class Split:
 
     parts: tuple[Part, ...]
     shape: tuple[Dim, ...] | None = None
-
-
-def nonnegative(value: Dim) -> bool:
-    """Whether a size is provably >= 0 for all positive symbols: so it is where x+1 for each x leaves no minus."""
-    if isinstance(value, int):
-        return value >= 0
-    shifted = substitute(value, {s: Size.symbol(s) + 1 for s in symbols(value)})
-    if isinstance(shifted, int):
-        return shifted >= 0
-    return all(c >= 0 and all(_atom_nonnegative(a) for a in mono) for mono, c in shifted.terms)
-
-
-def _atom_nonnegative(atom: Atom) -> bool:
-    if isinstance(atom, str | PowerOfTwo):
-        return True
-    return nonnegative(atom.numerator) and nonnegative(atom.denominator)
 
 
 def divide(value: Dim, divisor: Dim) -> tuple[Dim, Dim]:
@@ -113,7 +95,7 @@ def split_index(
         elements = product(buffer.shape)
         for shape in ((elements,), _chain(index, extent_of)):
             parts = (
-                _split_as(shape, _row_major(shape), index, extent_of, inside=inside)
+                _split_as(shape, row_major(shape), index, extent_of, inside=inside)
                 if product(shape) == elements
                 else None
             )
@@ -149,10 +131,6 @@ def _may_span(parts: list[Part], place: int) -> bool:
         return False
     before = [p for p in parts[:place] if p.extent != 1]
     return bool(before) and not before[-1].terms
-
-
-def _row_major(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
-    return tuple(product(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def _affine(part: Part) -> bool:
@@ -209,7 +187,7 @@ def _dimension(
 
 def is_negative(step: Dim) -> bool:
     """Whether a step is known to run backwards."""
-    return step < 0 if isinstance(step, int) else nonnegative(-step)
+    return step < 0 if isinstance(step, int) else nonnegative(-step, 1)
 
 
 def _stays_inside(part: Part, extent_of: ExtentOf) -> bool:
@@ -226,7 +204,7 @@ def _stays_inside(part: Part, extent_of: ExtentOf) -> bool:
             low = low + step * last
         else:
             high = high + step * last
-    return nonnegative(low) and nonnegative(part.extent - 1 - high)
+    return nonnegative(low, 1) and nonnegative(part.extent - 1 - high, 1)
 
 
 def _last(term: Term, extent_of: ExtentOf) -> Dim | None:

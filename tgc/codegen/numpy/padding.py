@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tgc.codegen.numpy.access import ExtentOf, Part, is_negative, nonnegative, split_index
+from tgc.codegen.numpy.access import ExtentOf, Part, is_negative, split_index
 from tgc.codegen.numpy.liveness import Liveness
-from tgc.ir.sizes import Dim, Size
+from tgc.ir.sizes import Dim, Size, nonnegative
 from tgc.kernel.ir import Const, Iota, Kernel, Load, Loop, Op, Store
 from tgc.kernel.walk import reads, statements
 
@@ -90,13 +90,14 @@ def _bounded(name: str, live: Liveness, box: Box) -> bool:
 def _fits(part: Part, box: Box, extent_of: ExtentOf) -> bool:
     """Whether the index of one dimension stays inside it for all positions of the box."""
     if not part.terms:
-        return nonnegative(part.offset) and nonnegative(part.extent - 1 - part.offset)
+        return nonnegative(part.offset, 1) and nonnegative(part.extent - 1 - part.offset, 1)
     (axis, step), *more = part.terms
     if more or not isinstance(axis, str) or is_negative(step) or step != 1:
         return False
-    starts = any(nonnegative(part.offset + low) for low in box.lowest(axis))
+    starts = any(nonnegative(part.offset + low, 1) for low in box.lowest(axis))
     stops = any(
-        nonnegative(part.extent - part.offset - high) for high in box.highest(axis, extent_of(axis))
+        nonnegative(part.extent - part.offset - high, 1)
+        for high in box.highest(axis, extent_of(axis))
     )
     return starts and stops
 

@@ -11,7 +11,7 @@ from tgc.codegen.triton.launch import Launch
 from tgc.codegen.triton.parameters import program_count
 from tgc.codegen.triton.prelude import warps
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Dim, Size, product
+from tgc.ir.sizes import Dim, Size, product, row_major
 from tgc.kernel.ir import Buffer, Matmul, Plan
 from tgc.kernel.ir import Launch as LaunchStep
 
@@ -246,8 +246,7 @@ def torch_type(dtype: DType) -> str:
 
 
 def _is_row_major(buffer: Buffer) -> bool:
-    expected = tuple(product(buffer.shape[i + 1 :]) for i in range(len(buffer.shape)))
-    return buffer.strides == expected
+    return buffer.strides == row_major(buffer.shape)
 
 
 def _tuple(items: Sequence[str]) -> str:
