@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.support import chain
-from tgc.calculus.terms import OPERANDS, expansion, run, run_op
+from tgc.calculus.terms import OPERANDS, run, run_op
 from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.expressions import parse
@@ -45,7 +45,7 @@ def by_table(op: str, operands: tuple[Array, ...]) -> Array:
 
 def by_expansion(op: str, operands: tuple[Array, ...]) -> Array:
     """The expansion, also where numpy has the operation itself: other backends have not."""
-    text = expansion(OPS[op], operands[-1].dtype)
+    text = OPS[op].expansion_for(operands[-1].dtype.name)
     assert text is not None
     return np.asarray(run(parse(text), dict(zip(OPERANDS, operands))))
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tgc.ir.expressions import Apply, Expression, Number, Variable, parse
-from tgc.ir.ops import OPS, OpSpec
+from tgc.ir.ops import OPS
 
 Array = NDArray[Any]
 
@@ -109,17 +109,10 @@ def run_op(op: str, args: tuple[Array, ...], dtype: Any) -> Array:
     if spec.numpy is not None:
         function: Callable[..., Array] = getattr(np, spec.numpy)
         return np.asarray(function(*args))
-    text = expansion(spec, dtype)
+    text = spec.expansion_for(np.dtype(dtype).name)
     if text is None:
         raise ValueError(f"{op} has neither a numpy name nor an expansion")
     return run(parse(text), dict(zip(OPERANDS, args)))
-
-
-def expansion(spec: OpSpec, dtype: Any) -> str | None:
-    """The expansion that serves a numpy dtype."""
-    if spec.expansion64 is not None and np.dtype(dtype) == np.float64:
-        return spec.expansion64
-    return spec.expansion
 
 
 def runner(op: str, term: Expression) -> Callable[..., Array]:

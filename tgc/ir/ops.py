@@ -66,6 +66,10 @@ class OpSpec:
     cost: int = 1
     ulp: float = 0.5
 
+    def expansion_for(self, dtype: str) -> str | None:
+        """The expansion that serves operands of a dtype, given by name."""
+        return (self.expansion64 if dtype == "float64" else None) or self.expansion
+
 
 ANY = ("float", "int", "uint", "bool")
 NUM = ("float", "int", "uint")

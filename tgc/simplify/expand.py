@@ -9,7 +9,6 @@ expansions back into what they expand.
 from __future__ import annotations
 
 from tgc.errors import UnsupportedOpError
-from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.dtypes import DType
 from tgc.ir.expressions import parse
@@ -76,7 +75,7 @@ class _Maker:
 
     def expansion(self, node: Map) -> Node:
         """The node written in other operations."""
-        text = expansion_of(node.op, node.args[-1].dtype)
+        text = OPS[node.op].expansion_for(node.args[-1].dtype.name)
         if text is None or self.depth > _DEPTH:
             raise UnsupportedOpError(
                 f"this backend has neither a primitive nor an expansion for {node.op}",
@@ -87,9 +86,3 @@ class _Maker:
         result = build_expression(self.map, self.builder.like, parse(text), bindings, node.args[-1])
         self.depth -= 1
         return result
-
-
-def expansion_of(op: str, dtype: DType) -> str | None:
-    """The expansion text of an operation on operands of `dtype`."""
-    spec = OPS[op]
-    return (spec.expansion64 if dtype is dtypes.float64 else None) or spec.expansion

@@ -148,7 +148,7 @@ class _Nester:
                 items += self.build(around, rest, known)
                 known |= {s.name: tuple(a for a in rest if a in s.axes) for s in beside}
             inside: list[Root] = [s for s in loops if axis in spans(s)]
-            folds = [_step(s, axis, rest) for s in mine if isinstance(s, Reduce) and axis in s.over]
+            folds = [_step(s, rest) for s in mine if isinstance(s, Reduce) and axis in s.over]
             if inside or folds:
                 stage = _Stage(For(axis or "", [], folds), [*inside, *folds], dict(known))
                 self._keep_dear(stage, stages, order, known)
@@ -200,7 +200,7 @@ class _Nester:
                     stage.known[name] = known[name] = axes
 
 
-def _step(fold: Reduce, axis: str | None, rest: Sequence[str]) -> Step:
+def _step(fold: Reduce, rest: Sequence[str]) -> Step:
     return Step(fold, tuple(a for a in rest if a in fold.axes))
 
 

@@ -59,7 +59,7 @@ def affine_view(
     program = programs[0].axis if programs else None
     split = split_index(buffer, index, extent_of)
     if split is not None and all(len(p.terms) <= 1 for p in split.parts):
-        text = _sliced(buffer, name, split, dims, program, extent_of, sizes)
+        text = _sliced(name, split, dims, program, extent_of, sizes)
     elif program is None:
         text = _strided(buffer, name, index, dims, extent_of, sizes)
     else:
@@ -68,7 +68,6 @@ def affine_view(
 
 
 def _sliced(
-    buffer: Buffer,
     name: str,
     split: Split,
     dims: Layout,
