@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -209,6 +210,18 @@ def _library() -> _Library | None:
 
 _users = (ctypes.c_int64 * 3)()
 """A lock, how many products are under way, and the threads that the library had before them."""
+
+
+def _forget() -> None:
+    """After a fork: the products that were under way are the parent's."""
+    library = _library()
+    if library is not None and _users[1] and _users[2]:
+        ctypes.CFUNCTYPE(None, ctypes.c_int)(library.set_threads)(_users[2])
+    _users[:] = [0, 0, 0]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 # --- native code ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from typing import Any
 
@@ -158,6 +159,35 @@ def test_the_library_has_its_threads_back() -> None:
     assert not wrong
     assert threads() == before
     assert list(products._users)[:2] == [0, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_has_the_librarys_threads() -> None:
+    """A fork while a product is under way in another thread."""
+    library = products._library()
+    assert library is not None
+    threads = ctypes.CFUNCTYPE(ctypes.c_int)(library.threads)
+    before = threads()
+    a, b = factors(4000, 500, 600)
+    out, over = np.empty((4000, 600), np.float32), threading.Event()
+
+    def work() -> None:
+        with tgc.settings(threads=2):
+            while not over.is_set():
+                products.matmul(a, b, out=out)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        while products._users[1] == 0:
+            pass
+        child = os.fork()
+        if child == 0:
+            os._exit(list(products._users) != [0, 0, 0] or threads() != before)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        over.set()
+        worker.join()
 
 
 @pytest.mark.parametrize("function", [chosen, turned])
