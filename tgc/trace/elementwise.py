@@ -215,10 +215,12 @@ def remainder(a: Value, b: Value) -> Tracer:
 def fmod(a: Value, b: Value) -> Tracer:
     """With the sign of the dividend, as C's fmod."""
     group = Operands(a, b)
-    size = map_op("mod", absolute(group.tracer(a)), absolute(group.tracer(b)))
+    a, b = group.tracer(a), group.tracer(b)
     if group.dtype.is_float:
-        return copysign(size, a)
-    return where(lt(a, 0), neg(size), size)
+        return copysign(map_op("mod", absolute(a), absolute(b)), a)
+    rest = map_op("mod", a, b)  # the least integer has no absolute value
+    other_sign = logical_and(ne(rest, 0), ne(lt(rest, 0), lt(a, 0)))
+    return where(other_sign, sub(rest, b), rest)
 
 
 def power(a: Value, b: Value) -> Tracer:

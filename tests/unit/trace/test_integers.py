@@ -106,3 +106,24 @@ def test_extrema_of_many_blocks(dtype: Any, backend: str) -> None:
     )
     for got, want in zip(compiled(x), (x.max(), x.min(), x.argmax(), x.argmin(), x.max(0))):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+def test_remainders_and_quotients_at_the_ends_of_a_type(dtype: Any, backend: str) -> None:
+    """The least integer has no absolute value of its type; truncated quotients are torch's alone."""
+    torch = pytest.importorskip("torch")
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    some = np.array([low, low + 1, -(-low // 3), 0, 1, 3, 7, high - 1, high], dtype)
+    x, y = (a.ravel() for a in np.meshgrid(some, some[some != 0]))
+    with np.errstate(all="ignore"):
+        want = x // y, x % y, np.fmod(x, y)
+    got = tgc.jit(lambda x, y: (x // y, x % y, np.fmod(x, y)), backend=engine(backend))(x, y)
+    for mine, theirs in zip(got, want, strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_array_equal(mine, theirs)
+    a, b = torch.from_numpy(x), torch.from_numpy(y)
+    torch.testing.assert_close(
+        tgc.jit(lambda a, b: torch.div(a, b, rounding_mode="trunc"), backend=backend)(a, b),
+        torch.from_numpy((x - want[2]) // y),
+    )
