@@ -68,6 +68,15 @@ class Partition:
         for node in dict.fromkeys(self.graph.outputs):
             if node not in self.placed:
                 self._place_value(node, names.get(node, "out"), "out")
+        self._settle()
+
+    def place(self, node: Node) -> None:
+        """Place a fold that a kernel turned out not to compute in place once its partial results were counted."""
+        self._cut(node)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Place whatever computing the roots turns out to need."""
         done = 0
         while done < len(self.roots):
             root = self.roots[done]

@@ -32,7 +32,7 @@ from tgc.schedule.contraction import contraction
 from tgc.schedule.donation import donate
 from tgc.schedule.facts import Facts
 from tgc.schedule.formula import formula
-from tgc.schedule.lower import Placed
+from tgc.schedule.lower import Cut, Placed
 from tgc.schedule.merging import merge_axes
 from tgc.schedule.partition import Group, Partition
 from tgc.schedule.scales import absorb_scales
@@ -70,16 +70,7 @@ def schedule(
     buffers = {leaf: _input_buffer(leaf, strided, scalars, facts) for leaf in graph.inputs}
     partition = Partition(graph, facts, target, {leaf: Placed(b) for leaf, b in buffers.items()})
     partition.place_outputs(dict(zip(graph.outputs, output_names, strict=False)))
-    groups = partition.groups()
-    kernels = sum(not g.contracts for g in groups)
-    steps: list[Step] = []
-    for group in groups:
-        if group.contracts:
-            steps.append(_matmul(group.roots[0].node, partition))
-        else:
-            count = sum(isinstance(s, Launch) for s in steps)
-            title = f"{name}_kernel" if kernels == 1 else f"{name}_kernel_{count}"
-            steps.append(Launch(_kernel(group, title, partition)))
+    steps = _steps(name, partition)
     if target.offset_bits == 32:
         _ask_offsets([p.buffer for p in partition.placed.values()], facts)
     memory = [p.buffer for where in (partition.placed, partition.staged) for p in where.values()]
@@ -96,6 +87,28 @@ def schedule(
         return plan
     places = {node: placed.buffer.name for node, placed in partition.placed.items()}
     return donate(plan, {places[leaf]: places[value] for leaf, value in graph.writes})
+
+
+def _steps(name: str, partition: Partition) -> list[Step]:
+    """The kernels and library steps, in order."""
+    while True:
+        groups, staged = partition.groups(), dict(partition.staged)
+        kernels = sum(not g.contracts for g in groups)
+        steps: list[Step] = []
+        try:
+            for group in groups:
+                if group.contracts:
+                    steps.append(_matmul(group.roots[0].node, partition))
+                else:
+                    count = sum(isinstance(s, Launch) for s in steps)
+                    title = f"{name}_kernel" if kernels == 1 else f"{name}_kernel_{count}"
+                    steps.append(Launch(_kernel(group, title, partition)))
+        except Cut as cut:
+            # Two stages of one kind, tiled apart, have different numbers of partial results: no kernel finishes both.
+            partition.staged = staged
+            partition.place(cut.node)
+            continue
+        return steps
 
 
 def _ask_offsets(buffers: Sequence[Buffer], facts: Facts) -> None:

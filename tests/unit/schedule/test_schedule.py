@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+import tgc
 from tests.support import cases
 from tgc.codegen import numpy as numpy_backend
 from tgc.ir.evaluate import evaluate
@@ -41,3 +42,12 @@ def test_plan_equals_graph(
     plan = schedule(graph, target, hints)
     for got, want in zip(run(plan, inputs), evaluate(graph, inputs), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+def test_two_stages_of_one_kind_that_are_tiled_apart(rng: np.random.Generator) -> None:
+    """Their partial results differ in number, so that no kernel finishes both."""
+    x = rng.standard_normal(200_001)
+    f = tgc.jit(lambda x: np.argmax(x) * 1.0 + np.sum(x), backend="numpy")
+    programs = [b.shape[0] for b in f.lower(x).plans[0].buffers if b.role == "partial"]
+    assert len(set(programs)) == 2
+    np.testing.assert_allclose(f(x), np.argmax(x) + np.sum(x), rtol=1e-12)
