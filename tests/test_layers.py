@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -167,6 +168,14 @@ def test_every_module_says_why_it_exists() -> None:
         and not ast.get_docstring(ast.parse(source))
     ]
     assert silent == []
+
+
+def test_the_map_of_the_runtime_is_whole() -> None:
+    folder = PACKAGE / "runtime"
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    table = [line for line in str(text).splitlines() if line.startswith("|")]
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"`(\w+)`", "".join(table))) == modules
 
 
 def run_python(code: str) -> str:

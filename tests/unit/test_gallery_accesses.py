@@ -20,7 +20,11 @@ from tgc.kernel.traffic import traffic
 from tgc.pipeline import Pipeline, wanted
 from tgc.schedule.target import Target, triton
 
-SHAPES = [(1, 1), (3, 5), (7, 33), (41, 19)]
+# One shape for each way to schedule: one element, rows that a program holds, longer ones, many of them (partial sums).
+SHAPES = {
+    chain.TINY_TRITON: [(1, 1), (3, 5), (5, 17), (33, 9)],
+    triton("sm_90"): [(1, 1), (3, 5), (7, 33), (41, 19)],
+}
 
 
 def arguments(
@@ -57,8 +61,10 @@ def check(plan: Plan, trace: Trace, sizes: dict[str, int]) -> int:
     return compared
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("target", [chain.TINY_TRITON, triton("sm_90")], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [pytest.param(t, s, id=f"{t.name}-{s}") for t in SHAPES for s in SHAPES[t]],
+)
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.name)
 def test_accesses_are_as_predicted(
     definition: Definition,
