@@ -113,7 +113,12 @@ def fold_before_broadcast(rewriter: Rewriter, node: Node) -> Node | None:
 
 
 def along_others(rewriter: Rewriter, node: Node, axes: tuple[int, ...]) -> Node | None:
-    """A constant, or a value that only repeats along `axes`, without them; None for other values."""
+    """A constant, or a value that only repeats along `axes`, without them; None for other values.
+
+    None too where it repeats no time at all: the sum it is to leave is 0, and it may be NaN.
+    """
+    if any(node.shape[a] == 0 for a in axes):
+        return None
     shape = _without(node.shape, set(axes))
     if isinstance(node, Leaf) and isinstance(node.source, Const):
         return rewriter.graph.builder.const(node.source.value, node.dtype, shape)

@@ -58,3 +58,16 @@ def test_other_means_are_other_values(rng: np.random.Generator) -> None:
             want = f(x, y)
         np.testing.assert_allclose(tgc.jit(f)(x, y), want, rtol=1e-12)
         assert np.abs(want).min() > 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_sum_of_nothing_is_zero() -> None:
+    """Whatever is a factor of all its terms: a mean of nothing is NaN."""
+    for f in (
+        lambda x: tgc.sum(x - tgc.mean(x, axis=1, keepdims=True), axis=1),
+        lambda x: tgc.sum(x / tgc.sum(x, axis=1, keepdims=True), axis=1),
+        lambda x: tgc.sum(x * tgc.softmax(x, axis=1), axis=1),
+        lambda x: tgc.sum(x * tgc.mean(x)) + tgc.zeros_like(x[:, 0:1].sum(1)),
+    ):
+        np.testing.assert_array_equal(tgc.jit(f)(np.ones((3, 0))), np.zeros(3))
