@@ -6,6 +6,7 @@ sees a kernel compiled by an earlier version and none writes to the user's cache
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -67,6 +68,15 @@ def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
         chosen = tensors.cpu_engine
         monkeypatch.setattr(tensors, "cpu_engine", lambda backend: chosen(backend or "numpy"))
+
+
+@pytest.fixture(scope="module")
+def small_heap() -> Iterator[None]:
+    """Collections leave out what lives so far: a test that collects need not go through torch's and sympy's objects."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

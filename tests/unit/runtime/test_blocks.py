@@ -17,6 +17,8 @@ from tgc.runtime import arrays, blocks, memory, tensors
 pytest.importorskip("llvmlite")
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 N = memory.LEAST  # elements of float32: four times what is recycled
 IDLE = blocks.STATE.index("idle")
 

@@ -21,6 +21,8 @@ from tgc.runtime.blocks import STATE
 
 pytest.importorskip("llvmlite")
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 SMALL, LARGE = 100, memory.LEAST
 IDLE = STATE.index("idle")
 

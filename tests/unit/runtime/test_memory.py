@@ -20,6 +20,8 @@ import tgc
 from tgc.runtime import arrays, blocks, memory
 from tgc.runtime.memory import LEAST
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 N = LEAST  # elements of float32: four times the least
 
 
