@@ -319,7 +319,10 @@ def write_call(
         out_of_host(slot.dtype, slot.shape, target, exports=told.exports)
         for slot in program.outputs
     ]
-    return [body.convert(c, r) for c, r in zip(out, results)]
+    for how, result in zip(out, results):
+        if how is not AS_IT_IS:  # once, though the function return it in several places
+            body.say(f"{result} = {body.convert(how, result)}")
+    return results
 
 
 def _refuse_duals(*values: Any) -> None:

@@ -74,6 +74,16 @@ def test_results_have_memory_of_their_own() -> None:
         torch.testing.assert_close(y, want)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+def test_a_result_in_several_places(backend: str) -> None:
+    f = tgc.jit(lambda x: (y := x.abs() + 1, y, {"flat": y.reshape(-1)}), backend=backend)
+    for x in (torch.randn(5), torch.randn(5, requires_grad=True)):
+        for _ in range(2):
+            first, second, others = f(x)
+            for y in (first, second, others["flat"]):
+                torch.testing.assert_close(y, x.abs() + 1)
+
+
 @pytest.mark.parametrize("kind", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5)])
 def test_what_is_saved_for_the_backward(kind: str, shape: tuple[int, ...]) -> None:
