@@ -13,6 +13,7 @@ from tgc.errors import BackendError
 from tgc.pipeline import Pipeline
 from tgc.runtime import tensors
 from tgc.runtime.dispatch import Dispatcher
+from tgc.trace.abstract import is_torch
 from tgc.trace.namespace import set_eager
 from tgc.trace.run import trace
 
@@ -225,7 +226,7 @@ def _target(values: Sequence[Any], backend: str | None, target: str | None) -> s
                 hint="give the target alone: it says which backend serves it",
             )
         return target
-    real = [v for v in values if tensors.is_tensor(v)]
+    real = [v for v in values if is_torch(v)]
     device = tensors.device_of(real)
     if device is not None and device.type == "cuda" and backend in (None, "triton"):
         return tensors.architecture(device)

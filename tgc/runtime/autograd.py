@@ -27,16 +27,15 @@ from tgc.runtime.tensors import (
     dual_level,
     exporter,
     into_host,
-    is_tensor,
     out_of_host,
     taken_over,
     takes,
     target_of,
     torch_dtype,
-    torch_module,
     wrap,
 )
 from tgc.settings import current
+from tgc.trace.abstract import is_torch, loaded_torch
 from tgc.trace.state import calling_line
 
 Run = Callable[..., tuple[Any, ...]]
@@ -52,7 +51,7 @@ class OnDevice:
         self._host, self._device = host, device
 
     def __call__(self, *arguments: Any) -> tuple[Any, ...]:
-        torch = torch_module()
+        torch = loaded_torch()
         if torch.cuda.current_device() == self._device.index:
             return tuple(self._host(*arguments))
         with torch.cuda.device(self._device):
@@ -98,13 +97,13 @@ class Call:
         self.size = len(program.inputs)
         keeps = self.pair.keeps
         read = [i for kind, i in keeps if kind == "input"]
-        self.tensors = tuple(i for i in read if is_tensor(values[i]))
+        self.tensors = tuple(i for i in read if is_torch(values[i]))
         self.outputs = tuple(i for kind, i in keeps if kind == "output")
         self.saved = sum(kind == "saved" for kind, _ in keeps)
         self.others = tuple(
-            i for i, v in enumerate(values) if is_tensor(v) and i not in self.tensors
+            i for i, v in enumerate(values) if is_torch(v) and i not in self.tensors
         )
-        self.numbers = tuple(i for i, v in enumerate(values) if not is_tensor(v))
+        self.numbers = tuple(i for i, v in enumerate(values) if not is_torch(v))
         self.fixed = tuple(k for k, yes in enumerate(self.pair.depends) if not yes)
         found = [(place, i) for i, place in enumerate(self.pair.results) if place is not None]
         self.targets = tuple(i for _, i in sorted(found))
@@ -160,7 +159,7 @@ class Call:
         body = Lines()
         body.names |= {
             "differentiable": partial(_differentiable, self),
-            "grad_enabled": torch_module().is_grad_enabled,
+            "grad_enabled": loaded_torch().is_grad_enabled,
             "cotangent": self.cotangent,
         }
         cotangents = [f"d{k}" for k in range(len(self.program.outputs))]
@@ -220,7 +219,7 @@ class Call:
             return given.resolve_neg().contiguous()
         slot = self.program.outputs[output]
         dtype = torch_dtype(slot.dtype)
-        return torch_module().zeros(self._shape(slot), dtype=dtype, device=self.device)
+        return loaded_torch().zeros(self._shape(slot), dtype=dtype, device=self.device)
 
 
 def _stale(kind: str, expected: int, found: int) -> RuntimeError:
@@ -285,7 +284,7 @@ def write_call(
 
     They are for these sizes, strides, devices and requirements, in this grad mode.
     """
-    torch = torch_module()
+    torch = loaded_torch()
     if torch._C._are_functorch_transforms_active():
         raise UnsupportedOpError(
             "torch.func's transforms do not see into a compiled function",
@@ -301,7 +300,7 @@ def write_call(
         return results
     wrt: tuple[int, ...] = ()
     if torch.is_grad_enabled():
-        wrt = tuple(i for i, v in enumerate(values) if is_tensor(v) and v.requires_grad)
+        wrt = tuple(i for i, v in enumerate(values) if is_torch(v) and v.requires_grad)
     if wrt:
         # What `Function.apply` adds to this are torch's functorch transforms, which were refused.
         apply = super(torch.autograd.Function, function_class()).apply
@@ -327,8 +326,8 @@ def write_call(
 
 def _refuse_duals(*values: Any) -> None:
     """Raises UnsupportedOpError for a tensor with a tangent, which would be lost."""
-    tangent_of = torch_module().autograd.forward_ad.unpack_dual
-    if any(is_tensor(v) and tangent_of(v).tangent is not None for v in values):
+    tangent_of = loaded_torch().autograd.forward_ad.unpack_dual
+    if any(is_torch(v) and tangent_of(v).tangent is not None for v in values):
         raise UnsupportedOpError(
             "torch's forward mode does not see into a compiled function",
             line=calling_line(),
@@ -338,7 +337,7 @@ def _refuse_duals(*values: Any) -> None:
 
 def _shapes(program: Program, *values: Any) -> tuple[Any, ...]:
     """Results without data, for arguments without data."""
-    sizes, empty = bind(program.inputs, values), torch_module().empty
+    sizes, empty = bind(program.inputs, values), loaded_torch().empty
     return tuple(
         empty([evaluate(d, sizes) for d in o.shape], dtype=torch_dtype(o.dtype), device="meta")
         for o in program.outputs
@@ -348,10 +347,10 @@ def _shapes(program: Program, *values: Any) -> tuple[Any, ...]:
 def run(program: Program, values: Sequence[Any], backend: str | None) -> tuple[Any, ...]:
     """The outputs of a program on tensors (and numbers), differentiable where the inputs ask for it."""
     types = [
-        (v.shape, v.stride(), v.device, v.requires_grad, v.is_neg()) if is_tensor(v) else None
+        (v.shape, v.stride(), v.device, v.requires_grad, v.is_neg()) if is_torch(v) else None
         for v in values
     ]
-    key = (backend, torch_module().is_grad_enabled(), dual_level()(), current(), *types)
+    key = (backend, loaded_torch().is_grad_enabled(), dual_level()(), current(), *types)
     found = program.bound.get(key)
     if found is None:
         body, names = Lines(), [f"v{i}" for i in range(len(values))]

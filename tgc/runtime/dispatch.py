@@ -30,11 +30,11 @@ from tgc.runtime.donation import check_donated
 from tgc.runtime.guarded import MISS, Guarded, Prepared, guarded
 from tgc.runtime.program import Compiler, Program, Slot, shape_of
 from tgc.runtime.runners import Results, Runner, runner_of, separate
-from tgc.runtime.tensors import check_dense, device_of, is_tensor, torch_mode
+from tgc.runtime.tensors import check_dense, device_of, torch_mode
 from tgc.runtime.tensors import container_of as container_of_all
 from tgc.runtime.watch import Watch
 from tgc.settings import current, override
-from tgc.trace.abstract import Abstract, container_of
+from tgc.trace.abstract import Abstract, container_of, is_torch
 from tgc.trace.guards import Assumption, bind, hold
 from tgc.trace.run import Traced, trace
 from tgc.trace.state import active
@@ -217,7 +217,7 @@ class Dispatcher:
         self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The exact types of a call."""
-        torch = torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
+        torch = torch_mode() if any(is_torch(leaf) for leaf in leaves) else None
         types = [_exact(leaf) for leaf in leaves]
         watched = self._watched(leaves[: definition.leaves])
         return (
@@ -255,7 +255,7 @@ class Dispatcher:
         self, leaves: Sequence[Any], definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """What a trace is made for: everything of the exact key but sizes, strides and what requires a gradient."""
-        torch = torch_mode() if any(is_tensor(leaf) for leaf in leaves) else None
+        torch = torch_mode() if any(is_torch(leaf) for leaf in leaves) else None
         types = [_loose(leaf) for leaf in leaves[: definition.leaves]]
         watched = self._watched(leaves[: definition.leaves])
         return (definition, torch, self._static(args, kwargs), watched, *types)
@@ -407,7 +407,7 @@ def _looks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
 def _exact(leaf: Any) -> Any:
     if isinstance(leaf, _ndarray):
         return (leaf.__class__, leaf.dtype, leaf.shape, leaf.strides)
-    if is_tensor(leaf):
+    if is_torch(leaf):
         check_dense(leaf)
         return (
             leaf.__class__,
@@ -424,7 +424,7 @@ def _exact(leaf: Any) -> Any:
 def _loose(leaf: Any) -> Any:
     if isinstance(leaf, _ndarray):
         return (leaf.__class__, leaf.dtype, leaf.ndim)
-    if is_tensor(leaf):
+    if is_torch(leaf):
         return (leaf.__class__, leaf.dtype, leaf.ndim, leaf.device)
     if type(leaf) in (float, int):
         return type(leaf)
@@ -451,7 +451,7 @@ def _is_holder(leaf: Any) -> bool:
 
 
 def _requires(value: Any) -> bool:
-    return is_tensor(value) and bool(value.requires_grad)
+    return is_torch(value) and bool(value.requires_grad)
 
 
 def _same_rank(abstract: Any, value: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tgc.errors import MutationError
 from tgc.runtime.steps import Lines
-from tgc.runtime.tensors import is_tensor, torch_module
+from tgc.trace.abstract import is_torch, loaded_torch
 from tgc.trace.state import calling_line
 
 _FEW = 16  # pairs of arrays that are compared one by one
@@ -49,7 +49,7 @@ def keep_apart(
         span = _span(value)
         if span is not None:
             low, high = (end - _address(value) for end in span)
-            reach.append((i, low, high, is_tensor(value)))
+            reach.append((i, low, high, is_torch(value)))
     chosen = frozenset(donated)
 
     def check(*inputs: Any) -> None:
@@ -92,14 +92,14 @@ def count_writes(
     body: Lines, places: Sequence[str], donated: Sequence[int], values: Sequence[Any]
 ) -> None:
     """Lines that tell autograd which tensors have been written to."""
-    written = [places[i] for i in donated if is_tensor(values[i])]
+    written = [places[i] for i in donated if is_torch(values[i])]
     if written:
-        body.names["increment_version"] = torch_module().autograd.graph.increment_version
+        body.names["increment_version"] = loaded_torch().autograd.graph.increment_version
         body.say(f"increment_version([{', '.join(written)}])")
 
 
 def _check_kind(value: Any, name: str) -> None:
-    if is_tensor(value):
+    if is_torch(value):
         dense = value.is_contiguous() and not value.is_neg()
     else:
         dense = type(value) is np.ndarray and value.flags.c_contiguous and value.flags.aligned
@@ -110,10 +110,10 @@ def _check_kind(value: Any, name: str) -> None:
 
 
 def _check_gradients(values: Sequence[Any]) -> None:
-    torch = torch_module()
+    torch = loaded_torch()
     if torch is None or not torch.is_grad_enabled():
         return
-    if any(is_tensor(v) and v.requires_grad for v in values):
+    if any(is_torch(v) and v.requires_grad for v in values):
         raise _refused(
             "an argument requires a gradient, which autograd would compute from memory that is gone",
             "call it under torch.no_grad(), as optimizers do, or detach the arguments",
@@ -138,13 +138,13 @@ def _check_apart(
 
 def _address(value: Any) -> int:
     """The address of an array's first element."""
-    found: int = value.data_ptr() if is_tensor(value) else value.__array_interface__["data"][0]
+    found: int = value.data_ptr() if is_torch(value) else value.__array_interface__["data"][0]
     return found
 
 
 def _span(value: Any) -> tuple[int, int] | None:
     """Where an array lies, from its first byte to behind its last; None for numbers and empty arrays."""
-    if is_tensor(value):
+    if is_torch(value):
         if not value.numel():
             return None
         last = sum((n - 1) * s for n, s in zip(value.shape, value.stride()))

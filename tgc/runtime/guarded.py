@@ -25,9 +25,10 @@ from tgc.runtime.arrays import alike
 from tgc.runtime.captures import Get
 from tgc.runtime.steps import Lines, function, leaf_names, tuple_text
 from tgc.runtime.tensor_fields import plain
-from tgc.runtime.tensors import dual_level, is_tensor, torch_mode
+from tgc.runtime.tensors import dual_level, torch_mode
 from tgc.runtime.watch import Watch
 from tgc.settings import override
+from tgc.trace.abstract import is_torch
 from tgc.trace.state import active
 from tgc.trees import TreeDef
 
@@ -67,7 +68,7 @@ def guarded(call: Prepared) -> Guarded | None:
     body.names |= call.run.names  # first: later names are numbered from there
     body.names["miss"] = MISS
     state: list[State] = [(override, override()), (active, None)]
-    if any(is_tensor(leaf) for leaf in call.leaves):
+    if any(is_torch(leaf) for leaf in call.leaves):
         state += _torch_mode()
     names = leaf_names(len(call.leaves))
     _open(body, "args", call.args, 0, [] if call.kwargs else ["not kwargs"])
@@ -154,7 +155,7 @@ def _leaves(
     tensors, arrays = [], []
     for name, leaf in zip(names, leaves):
         static = int(name[1:]) in call.static
-        if is_tensor(leaf) and not static:
+        if is_torch(leaf) and not static:
             tensors.append((name, leaf))
         elif isinstance(leaf, np.ndarray) and not static:
             arrays.append((name, leaf))
@@ -171,9 +172,7 @@ def _leaves(
 def _natively(body: Lines, named: Sequence[tuple[str, Any]], state: Sequence[State]) -> str | None:
     """The test of the state and of arrays and tensors, if native code knows all of them."""
     values = [value for _, value in named]
-    if not all(
-        type(value) is np.ndarray or (is_tensor(value) and plain(value)) for value in values
-    ):
+    if not all(type(value) is np.ndarray or (is_torch(value) and plain(value)) for value in values):
         return None
     check = alike(values, state)
     if check is None:

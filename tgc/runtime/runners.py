@@ -20,7 +20,8 @@ from tgc.runtime import autograd, seeds
 from tgc.runtime.donation import count_writes, keep_apart
 from tgc.runtime.program import Program, bind, known
 from tgc.runtime.steps import AS_IT_IS, Convert, Lines, function, leaf_names
-from tgc.runtime.tensors import into_host, is_tensor, target_of
+from tgc.runtime.tensors import into_host, target_of
+from tgc.trace.abstract import is_torch
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def runner_of(
 
 def _copied(value: Any) -> Any:
     """A copy of an array or a tensor; numbers have no identity."""
-    if is_tensor(value):
+    if is_torch(value):
         return value.clone()
     return value.copy() if isinstance(value, np.ndarray) else value
 

@@ -27,25 +27,15 @@ from tgc.runtime.arrays import empty_for_torch
 from tgc.runtime.steps import AS_IT_IS, Convert
 from tgc.runtime.tensor_fields import readable
 from tgc.settings import current
+from tgc.trace.abstract import is_torch
 from tgc.trace.state import calling_line
 
 NUMBERS = (bool, int, float)
 
 
-def torch_module() -> Any:
-    """torch, if something has imported it; else None."""
-    return sys.modules.get("torch")
-
-
-def is_tensor(value: object) -> bool:
-    """Whether a value is a torch tensor."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 def container_of(values: Sequence[Any]) -> str:
     """ "torch" if any value is a tensor, else "numpy" if any is an array, else "python"."""
-    if any(is_tensor(v) for v in values):
+    if any(is_torch(v) for v in values):
         return "torch"
     return "numpy" if any(isinstance(v, np.ndarray | np.generic) for v in values) else "python"
 
@@ -58,10 +48,10 @@ def device_of(values: Sequence[Any]) -> Any:
     """
     devices = []
     for value in values:
-        if is_tensor(value) and value.device not in devices:
+        if is_torch(value) and value.device not in devices:
             devices.append(value.device)
     if len(devices) > 1:
-        wide = {v.device for v in values if is_tensor(v) and (v.ndim or v.device.type != "cpu")}
+        wide = {v.device for v in values if is_torch(v) and (v.ndim or v.device.type != "cpu")}
         devices = [d for d in devices if d in wide]
     if len(devices) > 1:
         raise DeviceError(
@@ -225,7 +215,7 @@ def into_host(value: Any, target: str, *, address: bool = False) -> Convert:
     Raises:
         UnsupportedOpError: a sparse tensor, a masked array.
     """
-    if not is_tensor(value):
+    if not is_torch(value):
         return _array_into_host(value)
     check_dense(value)
     dtype_of(value)
