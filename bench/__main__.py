@@ -23,8 +23,9 @@ def parser() -> argparse.ArgumentParser:
     """The options, with the suites there are."""
     known = "; ".join(f"{name}: {what}" for name, what in (SUITES | PROCESS_SUITES).items())
     top = argparse.ArgumentParser(prog="python -m bench", description=f"Suites: {known}.")
+    together, alone = ", ".join(SUITES), ", ".join(PROCESS_SUITES)
     top.add_argument(
-        "suites", nargs="*", metavar="suite", help=f"any of {', '.join(SUITES)}; default: all"
+        "suites", nargs="*", metavar="suite", help=f"{alone} alone, or any of {together} (default)"
     )
     top.add_argument(
         "--quick", action="store_true", help="small sizes and few rounds: does it run at all"

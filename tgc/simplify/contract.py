@@ -2,8 +2,9 @@
 
 What a user may rely on stays:
 
-- Where two products meet, both are rounded: a b - c d is 0 where they are equal, as sqrt(x x - y y) needs at x = y, and
-  a b + c d does not depend on the order of its terms. A product by a power of two is exact and counts as none.
+- Where two products meet, both are rounded: a b - c d is 0 where they are equal, as sqrt(x x - y y) needs at x = y and
+  the second derivative of a softmax where one term is all of the sum, and a b + c d does not depend on the order of its
+  terms. A product by a power of two is exact and counts as none.
 - A product that something besides sums reads, an output or another operation, is rounded for all of them alike.
 - The terms of a fold are rounded before it adds them up.
 
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from tgc.ir import dtypes
 from tgc.ir.build import Builder
-from tgc.ir.nodes import Graph, Map, Node
+from tgc.ir.nodes import Graph, Map, Node, View
 from tgc.ir.rewrite import remake, users
 from tgc.ir.verify import verified
 from tgc.simplify.patterns import constant
@@ -64,18 +65,26 @@ def _pair(node: Node) -> _Pair | None:
     if node.dtype not in (dtypes.float32, dtypes.float64):
         return None
     a, b = node.args
-    products = [x for x in (a, b) if isinstance(x, Map) and x.op in ("mul", "square")]
-    rounded = [x for x in products if not _is_exact(x)]
+    products = [x for x in (a, b) if _is_product(x)]
+    rounded = [x for x in (a, b) if _is_rounded(x)]
     if not products or len(rounded) > 1:
         return None
-    product = (rounded or products)[0]
+    product = next((x for x in rounded if x in products), products[0])
+    assert isinstance(product, Map)
     return _Pair(product, b if product is a else a, product is a)
 
 
-def _is_exact(product: Map) -> bool:
-    """Whether a factor is a power of two."""
-    values = [constant(x) for x in product.args]
-    return any(v is not None and abs(math.frexp(v)[0]) == 0.5 for v in values)
+def _is_product(node: Node) -> bool:
+    return isinstance(node, Map) and node.op in ("mul", "square")
+
+
+def _is_rounded(node: Node) -> bool:
+    """A product that is not exact, as one by a power of two is; also one repeated along axes, or its negative."""
+    while isinstance(node, View) or (isinstance(node, Map) and node.op == "neg"):
+        node = node.args[0]
+    values = [constant(x) for x in node.args]
+    exact = any(v is not None and abs(math.frexp(v)[0]) == 0.5 for v in values)
+    return _is_product(node) and not exact
 
 
 def _fused(builder: Builder, node: Node, pair: _Pair, done: Mapping[Node, Node]) -> Node:

@@ -103,6 +103,29 @@ def test_equal_products_cancel(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(across(x, y, x, -y), 0)
 
 
+def test_repeated_products_cancel(rng: np.random.Generator) -> None:
+    """A product of a row's values meets one of each element's: the second derivative of a saturated softmax."""
+    pytest.importorskip("llvmlite")
+    x, y = rng.normal(size=(2, 300, 1)).astype(np.float32)
+    row, column = np.repeat(x, 200, 1), np.repeat(y, 200, 1)
+    for difference in (
+        lambda a, b, c, d: a * b - c * d,
+        lambda a, b, c, d: a * b + -(c * d),
+        lambda a, b, c, d: c * d - a * b,
+    ):
+        found = tgc.jit(difference, backend="native")(row, column, x, y)
+        np.testing.assert_array_equal(found, 0)
+
+    def hessian(z: Any) -> Any:
+        return tgc.hessian(lambda z: tgc.sum(tgc.log_softmax(z) * tgc.cos(z)))(z)
+
+    z = np.zeros(7, np.float32)
+    z[3] = 120.0  # the other terms are 0 in float32, so all but the cosine is linear
+    found = tgc.jit(hessian, backend="native")(z)
+    wide = tgc.jit(hessian, backend="numpy")(z.astype(np.float64))
+    np.testing.assert_allclose(found, wide, rtol=1e-5, atol=1e-5)
+
+
 def test_a_sum_rounds_once(rng: np.random.Generator) -> None:
     pytest.importorskip("llvmlite")
     x, y, z = rng.normal(size=(3, 1000)).astype(np.float32)
