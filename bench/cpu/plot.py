@@ -40,6 +40,12 @@ def draw(rows: Sequence[Row], cold: Mapping[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
+def _colour(ratios: Ratios, engine: str) -> str:
+    """An engine's colour, the same in every part."""
+    engines = list(dict.fromkeys(e for times in ratios.medians.values() for e in times))
+    return f"C{engines.index(engine)}" if engines.index(engine) < 10 else "black"
+
+
 def _ratios(axes: Any, ratios: Ratios, ours: str, names: Sequence[str]) -> None:
     """A dot for each cell and engine, larger for larger sizes."""
     others = [e for e in dict.fromkeys(e for t in ratios.medians.values() for e in t) if e != ours]
@@ -53,6 +59,7 @@ def _ratios(axes: Any, ratios: Ratios, ours: str, names: Sequence[str]) -> None:
             [names.index(f"{cell.task}, {cell.mode}") + offset for cell in pairs],
             s=[3 * max(1, len(str(cell.elements)) - 2) ** 1.3 for cell in pairs],
             label=other,
+            color=_colour(ratios, other),
             alpha=0.8,
         )
     axes.axvline(1, color="black", linewidth=0.8)
@@ -71,7 +78,8 @@ def _cold(axes: Any, cold: Mapping[str, Any]) -> None:
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
         return
     bars = axes.barh(list(found), list(found.values()))
-    axes.bar_label(bars, [f" {seconds * 1e3:.3g} ms" for seconds in found.values()], fontsize=8)
+    texts = [f" {t:.1f} s" if t >= 1 else f" {t * 1e3:.3g} ms" for t in found.values()]
+    axes.bar_label(bars, texts, fontsize=8)
     axes.set_xscale("log")
     axes.margins(x=0.3)
     axes.invert_yaxis()
@@ -90,7 +98,10 @@ def _scaling(axes: Any, ratios: Ratios) -> None:
         return
     for engine, points in series.items():
         axes.plot(
-            *zip(*sorted(p for p in points if p[0] >= 10**5 or len(points) < 3)), "o-", label=engine
+            *zip(*sorted(p for p in points if p[0] >= 10**5 or len(points) < 3)),
+            "o-",
+            label=engine,
+            color=_colour(ratios, engine),
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
