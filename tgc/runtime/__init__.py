@@ -7,7 +7,8 @@
 | a program | `cache`, `build`, `program`; `offline` compiles Triton kernels where there is no GPU |
 | native code | `interpreter`, `routine`, `objects`, `arrays`, `native` |
 | memory | `memory`; `blocks` is the same in native code |
-| threads | `workers` for Python functions, `team` for native kernels, `products` for a library's products on the team |
+| threads | `workers` for Python functions, `team` for native kernels |
+| products | `blas` finds a library; `products` are its products on the team |
 | numpy | `quiet` |
 
 A call is found by `dispatch`, through a guard or by its key; `runners` prepares one for its exact types; a `program`

@@ -1,4 +1,4 @@
-"""Matrix products beside kernels: the library that numpy multiplies with, called by the team that runs kernels.
+"""Matrix products beside kernels: a library's, called by the team that runs kernels.
 
 A library's product has threads of its own, which look for work for long after it: the kernel that follows shares its
 processors with them. Here the team computes shares of a product, each by the library on one thread. Where a kernel
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tgc.runtime.interpreter import Field
+from tgc.runtime.blas import library
 from tgc.runtime.native import Module
 from tgc.runtime.routine import Routine, integer
 from tgc.runtime.team import team
@@ -55,7 +55,7 @@ def _shares(a: Array, b: Array, out: Array) -> _Product | None:
     left, right, into = _order(a), _order(b), _order(out)
     if left is None or right is None or into is None or into.turned != _BY_ROWS:
         return None
-    if not a.dtype == b.dtype == out.dtype or _library() is None or out.dtype.name not in _TYPES:
+    if not a.dtype == b.dtype == out.dtype or not _multiplied(out.dtype):
         return None
     if out.size * a.shape[1] < LEAST or np.may_share_memory(a, out) or np.may_share_memory(b, out):
         return None
@@ -69,7 +69,7 @@ def _shares(a: Array, b: Array, out: Array) -> _Product | None:
         (a, left),
         (b, right),
         run="limited",
-        order=(_ROW_MAJOR, _COLUMN_MAJOR)[axis],
+        columns=axis,
         a_step=a.strides[axis],
         c=out.ctypes.data,
         c_step=out.strides[axis],
@@ -79,6 +79,12 @@ def _shares(a: Array, b: Array, out: Array) -> _Product | None:
         k=a.shape[1 - axis],
         height=height,
     )
+
+
+def _multiplied(dtype: np.dtype[Any]) -> bool:
+    """Whether there is a library for products of a type."""
+    found = library()
+    return found is not None and dtype.name in found.gemm
 
 
 def panels(
@@ -92,7 +98,7 @@ def panels(
         beside: programs that read the same ones.
     """
     left, right = _order(a), _order(b)
-    if left is None or right is None or _library() is None or a.dtype.name not in _TYPES:
+    if left is None or right is None or not _multiplied(a.dtype):
         return None
     (m, k), n, item = a.shape, b.shape[1], a.itemsize
     if m * n * k < LEAST or k * item > DEEPEST:
@@ -105,7 +111,6 @@ def panels(
         (a, left),
         (b, right),
         run="panels",
-        order=_ROW_MAJOR,
         a_step=a.strides[0],
         ldc=n,
         m=m,
@@ -125,17 +130,17 @@ class _Product:
     def __init__(
         self, a: tuple[Array, _Order], b: tuple[Array, _Order], run: str, **values: int
     ) -> None:
-        library = _library()
-        assert library is not None
+        blas = library()
+        assert blas is not None
         name = a[0].dtype.name
         self.programs = -(-values["m"] // values["height"])
         values |= {
             "run": _module(name).address(run),
             "team": team(),
             "users": ctypes.addressof(_users),
-            "threads": library.threads,
-            "set_threads": library.set_threads,
-            "gemm": library.gemm[name],
+            "threads": blas.threads,
+            "set_threads": blas.set_threads,
+            "gemm": blas.gemm[name],
             "a": a[0].ctypes.data,
             "a_turned": a[1].turned,
             "lda": a[1].far,
@@ -144,6 +149,8 @@ class _Product:
             "ldb": b[1].far,
             "programs": self.programs,
         }
+        if blas.threads:
+            _users[3] = blas.set_threads
         self._words = (ctypes.c_int64 * len(_WORDS))(*(values.get(name, 0) for name in _WORDS))
         self._factors = a[0], b[0]
 
@@ -151,9 +158,7 @@ class _Product:
         return ctypes.addressof(self._words)
 
 
-# CBLAS_ORDER and CBLAS_TRANSPOSE
-_ROW_MAJOR, _COLUMN_MAJOR = 101, 102
-_BY_ROWS, _BY_COLUMNS = 111, 112
+_BY_ROWS, _BY_COLUMNS = ord("N"), ord("T")
 
 
 class _Order(NamedTuple):
@@ -177,47 +182,18 @@ def _order(matrix: Array) -> _Order | None:
     return None
 
 
-# --- the library ----------------------------------------------------------------------------------------------------
+# --- the library's threads --------------------------------------------------------------------------------------------
 
-_TYPES = {"float32": "float", "float64": "double"}
-
-
-class _Library(NamedTuple):
-    """Addresses of functions of OpenBLAS with integers of 64 bits; `gemm` by type."""
-
-    gemm: dict[str, int]
-    threads: int
-    set_threads: int
-
-
-@lru_cache(maxsize=1)
-def _library() -> _Library | None:
-    """The library that numpy multiplies with, if it is one whose threads can be told to rest."""
-    numpy = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
-
-    def address(name: str) -> int:
-        found = ctypes.cast(getattr(numpy, f"scipy_{name}64_"), ctypes.c_void_p).value
-        assert found is not None
-        return found
-
-    try:
-        gemm = {"float32": address("cblas_sgemm"), "float64": address("cblas_dgemm")}
-        threads = address("openblas_get_num_threads"), address("openblas_set_num_threads")
-    except AttributeError:
-        return None
-    return _Library(gemm, *threads)
-
-
-_users = (ctypes.c_int64 * 3)()
-"""A lock, how many products are under way, and the threads that the library had before them."""
+_users = (ctypes.c_int64 * 4)()
+"""Of a library whose number of threads is the process's: a lock, how many products are under way, how many threads
+there were before them, and what sets that number."""
 
 
 def _forget() -> None:
     """After a fork: the products that were under way are the parent's."""
-    library = _library()
-    if library is not None and _users[1] and _users[2]:
-        ctypes.CFUNCTYPE(None, ctypes.c_int)(library.set_threads)(_users[2])
-    _users[:] = [0, 0, 0]
+    if _users[1] and _users[2]:
+        ctypes.CFUNCTYPE(None, ctypes.c_int)(_users[3])(_users[2])
+    _users[:3] = [0, 0, 0]
 
 
 if hasattr(os, "register_at_fork"):
@@ -231,7 +207,7 @@ _POINTERS = (
     *("a", "b", "c"),
 )
 _NUMBERS = (
-    *("m", "n", "k", "order", "a_turned", "b_turned", "lda", "ldb", "ldc", "a_step", "c_step"),
+    *("m", "n", "k", "columns", "a_turned", "b_turned", "lda", "ldb", "ldc", "a_step", "c_step"),
     *("height", "programs", "count", "slot", "each", "beside"),
 )
 _WORDS = (*_POINTERS, *_NUMBERS)
@@ -241,31 +217,56 @@ _GIVEN = "ptr %given"
 
 @lru_cache(maxsize=2)
 def _module(name: str) -> Module:
-    item = np.dtype(name).itemsize
-    routines = (_users_change(), _rows(name), _product(), _followed(item), _limited(), _panels())
-    return Module("declare i64 @llvm.smin.i64(i64, i64)\n" + "\n".join(r.text() for r in routines))
+    routines = (
+        _users_change(),
+        _rows(),
+        _product(),
+        _followed(np.dtype(name).itemsize),
+        _limited(),
+        _panels(),
+    )
+    scalar = {"float32": "float", "float64": "double"}[name]
+    numbers = f"@one = private constant {scalar} 1.0\n@zero = private constant {scalar} 0.0\n"
+    declared = "declare i64 @llvm.smin.i64(i64, i64)\n"
+    return Module(numbers + declared + "\n".join(r.text() for r in routines))
+
+
+def _place(f: Routine, name: str) -> str:
+    return f.at(_GIVEN, 8 * _WORDS.index(name))
 
 
 def _word(f: Routine, name: str) -> str:
-    field = Field("ptr" if name in _POINTERS else "i64", 8 * _WORDS.index(name))
-    return f.get(field, _GIVEN)
+    return f.read(_place(f, name), "ptr" if name in _POINTERS else "i64")
 
 
-def _rows(name: str) -> Routine:
-    """`%height` rows from `%top` on, by the library."""
+def _function(f: Routine, name: str) -> str:
+    return _word(f, name).split()[1]
+
+
+def _rows() -> Routine:
+    """`%height` rows from `%top` on, or columns, by the library on one thread."""
     f = Routine("void", "rows", _GIVEN, "i64 %top", "i64 %height", "ptr %to")
-    scalar = _TYPES[name]
-    order, *turned = (
-        f.let("i32", f"trunc {_word(f, word)} to i32") for word in ("order", "a_turned", "b_turned")
-    )
+    before, own = f.variable("i32 0"), f.is_null(_word(f, "threads"))
+    with f.when(own):
+        f.write(before, f.call("i32", _function(f, "set_threads"), "i32 1"))
     a = f.at(_word(f, "a"), f.times("i64 %top", _word(f, "a_step")))
-    sizes = "i64 %height", _word(f, "n"), _word(f, "k")
-    left, right = (a, _word(f, "lda")), (_word(f, "b"), _word(f, "ldb"))
-    to = "ptr %to", _word(f, "ldc")
-    gemm = _word(f, "gemm").split()[1]
-    f.call(
-        "void", gemm, order, *turned, *sizes, f"{scalar} 1.0", *left, *right, f"{scalar} 0.0", *to
-    )
+    left = _place(f, "a_turned"), f.variable("i64 %height"), a, _place(f, "lda")
+    right = _place(f, "b_turned"), _place(f, "n"), _word(f, "b"), _place(f, "ldb")
+    by_columns = f.test("ne", _word(f, "columns"), integer(0))
+
+    def multiply(first: tuple[str, ...], second: tuple[str, ...]) -> None:
+        turned, sizes, places, far = zip(first, second, strict=True)
+        matrices = (places[0], far[0], places[1], far[1])
+        numbers = (*sizes, _place(f, "k"), "ptr @one", *matrices, "ptr @zero")
+        f.call("void", _function(f, "gemm"), *turned, *numbers, "ptr %to", _place(f, "ldc"))
+
+    # The library's matrices are columns of columns: rows of a @ b are columns of b.T @ a.T.
+    with f.when(by_columns):
+        multiply(left, right)
+    with f.unless(by_columns):
+        multiply(right, left)
+    with f.when(own):
+        f.call("i32", _function(f, "set_threads"), f.read(before, "i32"))
     f.give()
     return f
 
@@ -314,7 +315,7 @@ def _followed(item: int) -> Routine:
         f.write(f.beyond(own, _word(f, "slot")), start)
         low = program(top, integer(0))
         high = program(f.add(top, height), f.subtract(_word(f, "each"), integer(1)))
-        f.call("void", _word(f, "function").split()[1], own, low, high)
+        f.call("void", _function(f, "function"), own, low, high)
     f.api("PyMem_RawFree", rows)
     f.give()
     return f
@@ -327,7 +328,7 @@ def _panels() -> Routine:
     """What a kernel's wrapper calls as the run of its team: its programs are those of the product, which it reads."""
     f = Routine("void", "panels", *_CALL, linkage="dso_local")
     for name in ("function", "arguments"):
-        f.write(f.at(_GIVEN, 8 * _WORDS.index(name)), f"ptr %{name}")
+        f.write(_place(f, name), f"ptr %{name}")
     f.call("void", "@limited", _GIVEN, "ptr @followed", _GIVEN, _word(f, "programs"), integer(0))
     f.give()
     return f
@@ -350,8 +351,13 @@ def _limited() -> Routine:
 
 
 def _users_change() -> Routine:
-    """Add to the users of one thread. The first keeps the number of threads there was, and the last restores it."""
+    """Add to the users of one thread, where that is the process's affair.
+
+    The first keeps the number of threads there was, and the last restores it.
+    """
     f = Routine("void", "users", _GIVEN, "i64 %more")
+    with f.when(f.is_null(_word(f, "threads"))):
+        f.give()
     users = _word(f, "users")
     count, kept = f.at(users, 8), f.at(users, 16)
     with f.endless():
@@ -362,12 +368,12 @@ def _users_change() -> Routine:
             f.write(count, after)
             with f.when(f.test("eq", f.add(before, after), integer(1))):
                 with f.when(f.test("eq", after, integer(1))):
-                    number = f.call("i32", _word(f, "threads").split()[1])
+                    number = f.call("i32", _function(f, "threads"))
                     f.write(kept, f.let("i64", f"sext {number} to i64"))
-                    f.call("void", _word(f, "set_threads").split()[1], "i32 1")
+                    f.call("void", _function(f, "set_threads"), "i32 1")
                 with f.when(f.test("eq", after, integer(0))):
                     number = f.let("i32", f"trunc {f.read(kept)} to i32")
-                    f.call("void", _word(f, "set_threads").split()[1], number)
+                    f.call("void", _function(f, "set_threads"), number)
             f.do(f"store atomic i64 0, {users} release, align 8")
             f.give()
     return f

@@ -15,10 +15,20 @@ import tgc
 pytest.importorskip("llvmlite")
 
 from tgc.codegen.native.rows import followed
-from tgc.runtime import products
+from tgc.runtime import blas, products
 
-if products._library() is None:
-    pytest.skip("numpy's library is none that can be told to rest", allow_module_level=True)
+
+@pytest.fixture(params=["numpy", "torch"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> blas.Library:
+    """Each that a process may have; once it has been found."""
+    if request.param == "torch":
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.setattr(blas, "loaded_torch", lambda: None)
+    found = blas.library()
+    if found is None or (found.name == "MKL") != (request.param == "torch"):
+        pytest.skip(f"{request.param} has no library whose threads can be told to rest")
+    return found
 
 
 def factors(
@@ -133,12 +143,19 @@ def test_factors_lie_in_any_order(order: str, taken: list[str]) -> None:
     np.testing.assert_allclose(y, np.tanh(x.astype(np.float64) @ w + b), atol=1e-4)
 
 
-def test_the_library_has_its_threads_back() -> None:
+def threads_of(library: blas.Library) -> int:
+    """How many threads a product of the calling thread may use; 0 is as many as there are."""
+    if library.threads:
+        return ctypes.CFUNCTYPE(ctypes.c_int)(library.threads)()
+    change = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(library.set_threads)
+    before = change(1)
+    change(before)
+    return before
+
+
+def test_the_library_has_its_threads_back(library: blas.Library) -> None:
     """Also where several calls are under way at once."""
-    library = products._library()
-    assert library is not None
-    threads = ctypes.CFUNCTYPE(ctypes.c_int)(library.threads)
-    before = threads()
+    before = threads_of(library)
     x, w = factors(4096, 128, 256)
     b = np.zeros(256, np.float32)
     compiled = tgc.jit(linear, backend="native")
@@ -157,17 +174,14 @@ def test_the_library_has_its_threads_back() -> None:
     for thread in several:
         thread.join()
     assert not wrong
-    assert threads() == before
+    assert threads_of(library) == before
     assert list(products._users)[:2] == [0, 0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_child_has_the_librarys_threads() -> None:
+def test_a_child_has_the_librarys_threads(library: blas.Library) -> None:
     """A fork while a product is under way in another thread."""
-    library = products._library()
-    assert library is not None
-    threads = ctypes.CFUNCTYPE(ctypes.c_int)(library.threads)
-    before = threads()
+    before = threads_of(library)
     a, b = factors(4000, 500, 600)
     out, over = np.empty((4000, 600), np.float32), threading.Event()
 
@@ -179,11 +193,11 @@ def test_a_child_has_the_librarys_threads() -> None:
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        while products._users[1] == 0:
+        while library.threads and products._users[1] == 0:
             pass
         child = os.fork()
         if child == 0:
-            os._exit(list(products._users) != [0, 0, 0] or threads() != before)
+            os._exit(list(products._users)[:3] != [0, 0, 0] or threads_of(library) != before)
         assert os.waitpid(child, 0)[1] == 0
     finally:
         over.set()
