@@ -25,9 +25,11 @@ c_1 = np.array(1.0, np.float32)
 
 def sum_line(x, out=None, ones=np.ones(4096, np.float32)):
     """The sum of one dimension: of few elements a product with ones, which begins soonest."""
-    if x.size > ones.size:
-        return np.einsum("i->", x, out=out)
-    return x.dot(ones[: x.size], out) if x.dtype == ones.dtype else np.add.reduce(x, 0, None, out)
+    if x.size <= ones.size and x.dtype == ones.dtype:
+        return x.dot(ones[: x.size], out)
+    if x.size <= ones.size or x.strides[0] != x.itemsize:
+        return np.add.reduce(x, 0, None, out)
+    return np.einsum("i->", x, out=out)
 
 
 def bce_with_logits_kernel_0_block(logit, target, total_partial, room, i_lo, i_hi):

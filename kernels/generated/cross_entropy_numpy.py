@@ -52,9 +52,23 @@ def select_or_zero(bits, yes, out):
 
 def sum_line(x, out=None, ones=np.ones(4096, np.float32)):
     """The sum of one dimension: of few elements a product with ones, which begins soonest."""
-    if x.size > ones.size:
-        return np.einsum("i->", x, out=out)
-    return x.dot(ones[: x.size], out) if x.dtype == ones.dtype else np.add.reduce(x, 0, None, out)
+    if x.size <= ones.size and x.dtype == ones.dtype:
+        return x.dot(ones[: x.size], out)
+    if x.size <= ones.size or x.strides[0] != x.itemsize:
+        return np.add.reduce(x, 0, None, out)
+    return np.einsum("i->", x, out=out)
+
+
+def sum_rows(x):
+    """The sum of each row; einsum adds up a long one in a few chains, so it is given pieces."""
+    rows, cols = x.shape
+    if cols < 8192 or not x.flags.c_contiguous:
+        return np.einsum("rc->r", x)
+    whole = cols - cols % 4096
+    pieces = (rows, whole // 4096, 4096)
+    steps = (x.strides[0], 4096 * x.itemsize, x.itemsize)
+    total = np.einsum("rpc->rp", np.ndarray(pieces, x.dtype, x, 0, steps)).sum(1)
+    return total + np.einsum("rc->r", x[:, whole:]) if whole < cols else total
 
 
 def fold_columns(ufunc, x):
@@ -93,7 +107,7 @@ def cross_entropy_kernel_0_block(
         select(-np.asarray(isinf, np.int32), c_0, max_, where_i)
         np.subtract(logits_i, where_i, t0_i)
         np.exp(t0_i, t0_i)
-        row_sum_i[...] = np.einsum("rc->r", t0_i)[:, None]
+        row_sum_i[...] = sum_rows(t0_i)[:, None]
         log = np.log(row_sum_i)
         add = np.add(where_i, log)
         # definitions.py:57: chosen = tgc.take_along_axis(logits, label[:, None], axis=-1)[:, 0]

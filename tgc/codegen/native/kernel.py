@@ -7,17 +7,17 @@ several independent chains of instructions are in flight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tgc.codegen.native.accumulators import CHAIN, Accumulators, Registers
 from tgc.codegen.native.address import Addresses, Position, numbers
 from tgc.codegen.native.bounds import Bounds
-from tgc.codegen.native.folds import merge, reduction, start
 from tgc.codegen.native.instructions import (
-    instruction,
     spread,
 )
-from tgc.codegen.native.llvm import Function, Value, register_type, suffix, vector
+from tgc.codegen.native.llvm import Function, Value
 from tgc.codegen.native.loops import inside, pieces, rows_at_once, takes_vectors
 from tgc.codegen.native.nest import For, Item, Keep, Recall, Step, nest, spans
 from tgc.codegen.native.scratch import VECTOR_BYTES, Scratch
@@ -31,12 +31,9 @@ from tgc.kernel.ir import (
     Kernel,
     Load,
     Op,
-    Reduce,
     Store,
 )
 from tgc.kernel.walk import gathered, statements
-
-_Accumulators = dict[str, tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,6 @@ class _Writer:
     name: str
     f: Function = field(default_factory=Function)
     bounds: dict[str, tuple[str, str]] = field(default_factory=dict)
-    accumulators: _Accumulators = field(default_factory=dict)
-    sums: dict[str, Value] = field(default_factory=dict)
 
     def write(self) -> str:
         f, kernel = self.f, self.kernel
@@ -103,6 +98,7 @@ class _Writer:
         for b, parameter in zip(kernel.buffers, parameters, strict=False):
             pointers[b.name] = parameter.split()[-1]
         self.scratch = Scratch(kernel, self.addresses, self.bounds)
+        self.folds = Accumulators(self.scratch)
         loads = (s for s in statements(kernel.body) if isinstance(s, Load))
         fails = any(gathered(s.index) for s in loads)
         self.gathers = Bounds(self.addresses, "")
@@ -159,28 +155,31 @@ class _Writer:
     def _for(self, loop: For, scope: Scope) -> None:
         lanes = self._lanes(loop) if scope.axis is None and takes_vectors(loop) else 1
         for step in loop.folds:
-            self._start(step, max(lanes, scope.lanes))
+            self.folds.start(step, max(lanes, scope.lanes))
         low, high = self.bounds[loop.axis]
         if lanes == 1:
-            if scope.axis is None and (count := rows_at_once(loop)) > 1:
+            count = rows_at_once(loop) if scope.axis is None else 1
+            if count > 1:
                 low = self._rows(loop, scope, low, high, count)
-            with self.f.loop(loop.axis, low, high) as index:
+            with self._loop(loop, low, high, 1, few=count > 1) as index:
                 self._turn(loop, scope, index, 1, None)
         else:
             if (count := pieces(loop)) > 1:
                 low = self._pieces(loop, scope, low, high, lanes, count)
-            self._vectors(loop, scope, low, high, lanes)
+            self._vectors(loop, scope, low, high, lanes, few=count > 1)
         for step in loop.folds:
             if not step.array:
-                scope.values[step.fold.name] = self._finish(step.fold, across=lanes > 1)
+                scope.values[step.fold.name] = self.folds.value(step.fold, across=lanes > 1)
 
-    def _vectors(self, loop: For, scope: Scope, low: str, high: str, lanes: int) -> None:
-        """Whole vectors, then the rest under a mask."""
+    def _vectors(
+        self, loop: For, scope: Scope, low: str, high: str, lanes: int, *, few: bool
+    ) -> None:
+        """Whole vectors, then the rest under a mask; `few`: the others were read in pieces."""
         f, extent = self.f, self.kernel.axis(loop.axis)
         fixed = extent.extent if low == "0" and isinstance(extent.extent, int) else None
         end = self._whole(low, high, lanes) if fixed is None else str(fixed // lanes * lanes)
         if fixed is None or fixed >= lanes:
-            with f.loop(loop.axis, low, end, lanes) as index:
+            with self._loop(loop, low, end, lanes, chunk=CHAIN * lanes, few=few) as index:
                 self._turn(loop, scope, index, lanes, None)
         if fixed is not None and fixed % lanes == 0:
             return
@@ -191,6 +190,28 @@ class _Writer:
             count = spread(f, Value(short, dtypes.int32), lanes)
             mask = f.put("mask", f"icmp slt {count.type} {numbers(lanes, 'i32')}, {count.text}")
             self._turn(loop, scope, end, lanes, Value(mask, dtypes.bool_, lanes))
+
+    @contextmanager
+    def _loop(
+        self,
+        loop: For,
+        low: str,
+        high: str,
+        step: int,
+        *,
+        chunk: int = CHAIN,
+        parts: Sequence[Registers] = (),
+        few: bool = False,
+    ) -> Iterator[str]:
+        """Run what is written inside for each `step` elements; after each chunk, sums go to their totals.
+
+        `few`: there is less than a chunk. `parts`: the registers used inside, if there are several of each fold.
+        """
+        axis, parts = loop.axis, parts or [self.folds.registers]
+        folds = [] if few else loop.folds
+        with self.folds.chunks(folds, axis, low, high, chunk, parts) as (first, last):
+            with self.f.loop(axis, first, last, step) as index:
+                yield index
 
     def _turn(self, loop: For, scope: Scope, index: str, lanes: int, mask: Value | None) -> None:
         inner = scope.inside()
@@ -209,37 +230,27 @@ class _Writer:
         part = f.put("piece", f"sdiv i64 {length}, {count * lanes}")
         part = f.put("piece", f"mul nsw i64 {part}, {lanes}")
         many = f.put("many", f"icmp sgt i64 {part}, 0")
-        own = {step.fold.name: self.accumulators[step.fold.name] for step in loop.folds}
         with f.when(many, f"{axis}.pieces"):
+            own = self.folds.registers
             sums = [own]
             for _ in range(1, count):
+                self.folds.registers = dict(own)
                 for step in loop.folds:
-                    self._start(step, lanes)
-                sums.append({name: self.accumulators[name] for name in own})
+                    self.folds.start(step, lanes)
+                sums.append(self.folds.registers)
             end = f.put("end", f"add nsw i64 {low}, {part}")
-            with f.loop(axis, low, end, lanes) as index:
-                for k, accumulators in enumerate(sums):
-                    self.accumulators |= accumulators
+            with self._loop(loop, low, end, lanes, chunk=CHAIN * lanes, parts=sums) as index:
+                for k, registers in enumerate(sums):
+                    self.folds.registers = registers
                     self._turn(loop, scope, index, lanes, None)
                     index = f.put(axis, f"add nsw i64 {index}, {part}") if k + 1 < count else index
             while len(sums) > 1:
                 for into, other in zip(sums, sums[len(sums) // 2 :], strict=False):
-                    self._add_up(loop, into, other)
+                    self.folds.merge([step.fold for step in loop.folds], into, other)
                 sums = sums[: len(sums) // 2]
-            self.accumulators |= own
+            self.folds.registers = own
         done = f.put("done", f"mul nsw i64 {part}, {count}")
         return f.put("rest", f"add nsw i64 {low}, {done}")
-
-    def _add_up(self, loop: For, into: _Accumulators, other: _Accumulators) -> None:
-        """Fold the accumulators of one piece into those of another."""
-        for fold in (step.fold for step in loop.folds):
-            pointer, lanes = into[fold.name]
-            kind = vector(register_type(fold.dtype), lanes)
-            old, new = (
-                Value(self.f.put("sum", f"load {kind}, ptr {at[fold.name][0]}"), fold.dtype, lanes)
-                for at in (into, other)
-            )
-            self.f.do(f"store {merge(self.f, fold, old, new)}, ptr {pointer}")
 
     def _whole(self, low: str, high: str, count: int) -> str:
         """Where the last of the turns of `count` elements ends that fit between two places."""
@@ -252,7 +263,7 @@ class _Writer:
         f, axis = self.f, loop.axis
         end = self._whole(low, high, count)
         *alone, columns = loop.items
-        with f.loop(axis, low, end, count) as index:
+        with self._loop(loop, low, end, count) as index:
             places = []
             for k in range(count):
                 here = index if k == 0 else f.put(axis, f"add nsw i64 {index}, {k}")
@@ -271,14 +282,14 @@ class _Writer:
         sums = [i for i in items if isinstance(i, Step)]
         places = {s.fold.name: self.scratch.at(s.fold.name) for s in sums}
         for name, place in places.items():
-            self.sums[name] = self.addresses.load("sum", place, scope.mask)
+            self.folds.rows[name] = self.addresses.load("sum", place, scope.mask)
         for here, values in rows.places:
             self.addresses.position[rows.axis] = Position(here)
             row = scope.inside()
             row.values |= values
             self._items([i for i in items if rows.axis in spans(i)], row)
         for name, place in places.items():
-            self.addresses.store(place, self.sums.pop(name), scope.mask)
+            self.addresses.store(place, self.folds.rows.pop(name), scope.mask)
 
     def _lanes(self, loop: For) -> int:
         """Elements per vector: several registers full of the widest float, no more than a short axis has."""
@@ -293,66 +304,11 @@ class _Writer:
         dtype = item.dtype if isinstance(item, Load | Op) else None
         return max(4, dtype.itemsize) if dtype is not None and dtype.is_float else 4
 
-    # --- folds ------------------------------------------------------------------------------------------------------
-
-    def _start(self, step: Step, lanes: int) -> None:
-        fold, f = step.fold, self.f
-        first = start(fold)
-        if step.array:
-            self.scratch.make(fold.name, fold.dtype, step.array)
-            self.scratch.fill(fold.name, first)
-            return
-        kind = vector(register_type(fold.dtype), lanes)
-        pointer = f.put(f"{fold.name}.sum", f"alloca {kind}", once=True)
-        f.do(f"store {spread(f, first, lanes)}, ptr {pointer}")
-        self.accumulators[fold.name] = (pointer, lanes)
-
-    def _finish(self, fold: Reduce, *, across: bool) -> Value:
-        """The value of a fold after its loop; `across`: its lanes are partial folds."""
-        pointer, lanes = self.accumulators[fold.name]
-        scalar = register_type(fold.dtype)
-        kind, f = vector(scalar, lanes), self.f
-        total = f.put(f"{fold.name}.lanes", f"load {kind}, ptr {pointer}")
-        if not across:
-            return Value(total, fold.dtype, lanes)
-        name = f"llvm.vector.reduce.{reduction(fold)}.{suffix(scalar, lanes)}"
-        if fold.monoid in ("sum", "prod") and fold.dtype.is_float:
-            f.declared.add(f"declare {scalar} @{name}({scalar}, {kind})")
-            first = "-0.0" if fold.monoid == "sum" else "1.0"  # each leaves any number as it is
-            call = f"call reassoc {scalar} @{name}({scalar} {first}, {kind} {total})"
-            return Value(f.put(fold.name, call), fold.dtype)
-        if fold.dtype.is_float:  # nsz: see `order`
-            f.declared.add(f"declare {scalar} @{name}({kind})")
-            call = f"call nsz {scalar} @{name}({kind} {total})"
-            return Value(f.put(fold.name, call), fold.dtype)
-        return Value(f.call(fold.name, scalar, name, f"{kind} {total}"), fold.dtype)
-
-    def _step(self, step: Step, scope: Scope) -> None:
-        fold, f = step.fold, self.f
-        value = self.body.operand(fold.value, scope)
-        if fold.name in self.sums:
-            old = self.sums[fold.name]
-            self.sums[fold.name] = merge(f, fold, old, spread(f, value, old.lanes))
-            return
-        if step.array:
-            where = self.scratch.at(fold.name)
-            old = self.addresses.load("sum", where, scope.mask)
-            new = merge(f, fold, old, spread(f, value, where.lanes))
-            self.addresses.store(where, new, scope.mask)
-            return
-        pointer, lanes = self.accumulators[fold.name]
-        value = spread(f, value, lanes)
-        if scope.mask is not None:
-            none = spread(f, start(fold), lanes)
-            value = instruction(f, "present", "where", [scope.mask, value, none], value.dtype)
-        old = Value(f.put("sum", f"load {value.type}, ptr {pointer}"), fold.dtype, lanes)
-        f.do(f"store {merge(f, fold, old, value)}, ptr {pointer}")
-
     # --- statements -------------------------------------------------------------------------------------------------
 
     def _statement(self, s: Item, scope: Scope) -> None:
         if isinstance(s, Step):
-            self._step(s, scope)
+            self.folds.take(s, self.body.operand(s.fold.value, scope), scope.mask)
         elif isinstance(s, Store):
             self.body.store(s, scope)
         elif isinstance(s, Keep):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tgc.codegen.native.address import Address, Addresses
-from tgc.codegen.native.instructions import spread
+from tgc.codegen.native.instructions import cast, constant, instruction, spread
 from tgc.codegen.native.llvm import Value
 from tgc.ir.dtypes import DType
 from tgc.kernel.ir import Kernel
@@ -63,6 +63,23 @@ class Scratch:
         value = spread(f, value, lanes)
         with f.loop("clear", "0", array.count, lanes) as index:
             self.addresses.store(Address(array.pointer, array.dtype, index, lanes), value, None)
+
+    def move(self, part: str, total: str, *, back: bool = False) -> None:
+        """Add an array to its total, and clear it; `back`: or take the total into the array."""
+        f, addresses, found = self.addresses.f, self.addresses, self.arrays[part]
+        wide = self.arrays[total]
+        lanes = VECTOR_BYTES // wide.dtype.itemsize
+        with f.loop("move", "0", found.count, lanes) as index:
+            here = Address(found.pointer, found.dtype, index, lanes)
+            there = Address(wide.pointer, wide.dtype, index, lanes)
+            own = cast(f, "part", addresses.load("part", here, None), wide.dtype)
+            all_ = addresses.load("total", there, None)
+            all_ = instruction(f, "total", "add", [all_, own], wide.dtype)
+            if back:
+                addresses.store(here, cast(f, "sum", all_, found.dtype), None)
+            else:
+                addresses.store(there, all_, None)
+                addresses.store(here, constant(0.0, found.dtype, lanes), None)
 
     def _length(self, axis: str) -> str:
         """How many elements of an axis a program has at most."""

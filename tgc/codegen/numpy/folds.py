@@ -82,7 +82,7 @@ class Folds:
         result = layout(s.axes, self.body.frame)
         if s.monoid == "sum" and over == [len(dims) - 1] and len(dims) <= 2:
             widen = "[:, None]" if len(result) == 2 else ""
-            return f"sum_line({value})" if len(dims) == 1 else f'np.einsum("rc->r", {value}){widen}'
+            return f"sum_line({value})" if len(dims) == 1 else f"sum_rows({value}){widen}"
         if len(dims) != 2 or any(self.body.extent_of(a) == 0 for a in s.over):
             return None
         if over == [0] and len(result) == 1:

@@ -76,9 +76,23 @@ def select_or_zero(bits: Any, yes: Any, out: Any) -> Any:
 
 def sum_line(x: Any, out: Any = None, ones: Any = np.ones(4096, np.float32)) -> Any:  # noqa: B008
     """The sum of one dimension: of few elements a product with ones, which begins soonest."""
-    if x.size > ones.size:
-        return np.einsum("i->", x, out=out)
-    return x.dot(ones[: x.size], out) if x.dtype == ones.dtype else np.add.reduce(x, 0, None, out)
+    if x.size <= ones.size and x.dtype == ones.dtype:
+        return x.dot(ones[: x.size], out)
+    if x.size <= ones.size or x.strides[0] != x.itemsize:
+        return np.add.reduce(x, 0, None, out)
+    return np.einsum("i->", x, out=out)
+
+
+def sum_rows(x: Any) -> Any:
+    """The sum of each row; einsum adds up a long one in a few chains, so it is given pieces."""
+    rows, cols = x.shape
+    if cols < 8192 or not x.flags.c_contiguous:
+        return np.einsum("rc->r", x)
+    whole = cols - cols % 4096
+    pieces = (rows, whole // 4096, 4096)
+    steps = (x.strides[0], 4096 * x.itemsize, x.itemsize)
+    total = np.einsum("rpc->rp", np.ndarray(pieces, x.dtype, x, 0, steps)).sum(1)
+    return total + np.einsum("rc->r", x[:, whole:]) if whole < cols else total
 
 
 def fold_rows(ufunc: Any, x: Any) -> Any:
@@ -126,6 +140,7 @@ _ALL = (
     select,
     select_or_zero,
     sum_line,
+    sum_rows,
     fold_rows,
     fold_columns,
     check_index,
