@@ -29,8 +29,8 @@ class OpSpec:
         formula: sympy text over a, b, c; None where the operation is not real-valued (bits, predicates).
         numpy: name of the numpy ufunc, or of a function of codegen/numpy/functions.py, callable with `out=`; None where
             the expansion serves.
-        triton: expression template over {0}, {1}, {2}; None where the expansion serves. It is the precise form: no
-            approximate instruction, no flushing, NaN as torch has it.
+        triton: expression template over {0}, {1}, {2} and {bits}, the width of the operands; None where the expansion
+            serves. It is the precise form: no approximate instruction, no flushing, NaN as torch has it.
         triton_for: templates for the operand types, by name or kind, whose precise form is another one.
         expansion: the operation as nested calls of others, over a, b, c and literals, which take the dtype of the
             operands: `div(1, add(1, exp(neg(a))))`. It is right to `ulp` in float32, edge values included.
@@ -430,6 +430,23 @@ _TABLE: tuple[OpSpec, ...] = (
     ),
     _binary(
         "xor", None, "bitwise_xor", "({0} ^ {1})", accepts=BITS, commutes=True, torch="bitwise_xor"
+    ),
+    # by any number of bits: where C leaves the result open, none of the operand's are left
+    _binary(
+        "lshift",
+        None,
+        "left_shift",
+        "shift_left({0}, {1}, {bits})",
+        accepts=("int", "uint"),
+        torch="bitwise_left_shift",
+    ),
+    _binary(
+        "rshift",
+        None,
+        "right_shift",
+        "shift_right({0}, {1}, {bits})",
+        accepts=("int", "uint"),
+        torch="bitwise_right_shift",
     ),
     _unary("not", None, "(~{0})", numpy="invert", accepts=BITS, torch="bitwise_not"),
     # selection and conversion: emitted by every backend itself

@@ -360,6 +360,21 @@ eq, ne, lt, le, gt, ge = map(comparison, ("eq", "ne", "lt", "le", "gt", "ge"))
 bitwise_and, bitwise_or, bitwise_xor = map(binary_function, ("and", "or", "xor"))
 
 
+def _shift(op: str) -> Callable[[Value, Value], Tracer]:
+    def function(a: Value, b: Value) -> Tracer:
+        group = Operands(a, b)
+        if group.dtype is dtypes.bool_ and group.container == "numpy":
+            group.dtype = dtypes.int8
+        check_accepts(op, group.dtype)
+        return group.wrap(builder().map(op, *group.nodes()))
+
+    function.__name__ = op
+    return function
+
+
+bitwise_left_shift, bitwise_right_shift = map(_shift, ("lshift", "rshift"))
+
+
 def bitwise_not(x: Value) -> Tracer:
     return map_op("not", x)
 

@@ -33,7 +33,7 @@ from tgc.trace import reductions as red
 from tgc.trace import special as sp
 from tgc.trace.core import stop_gradient
 from tgc.trace.spelling import Spelling
-from tgc.trace.tracer import OPERATORS
+from tgc.trace.tracer import ARITHMETIC, OPERATORS
 
 TORCH: dict[str, Spelling] = {}
 TORCH_METHODS: dict[str, Spelling] = {}
@@ -136,6 +136,8 @@ _row("ge greater_equal", el.ge)
 for _name in "logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not".split():
     _row(_name, getattr(el, _name))
 _row("n.invert g.bitwise_invert", el.bitwise_not)
+_row("bitwise_left_shift n.left_shift", el.bitwise_left_shift)
+_row("bitwise_right_shift n.right_shift", el.bitwise_right_shift)
 _row("where", el.where)
 _row("n.select", sp.select)
 TORCH_METHODS["where"] = Spelling(
@@ -434,6 +436,8 @@ OPERATORS.update(
         "and": el.bitwise_and,
         "or": el.bitwise_or,
         "xor": el.bitwise_xor,
+        "lshift": el.bitwise_left_shift,
+        "rshift": el.bitwise_right_shift,
         "not": el.bitwise_not,
         "neg": el.neg,
         "positive": el.positive,
@@ -448,7 +452,7 @@ OPERATORS.update(
         "setitem": mut.setitem,
     }
 )
-for _name in ("add", "sub", "mul", "div", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
+for _name in ARITHMETIC.values():
     OPERATORS["i" + _name] = mut.update(OPERATORS[_name])
 
 

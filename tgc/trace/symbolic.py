@@ -37,6 +37,25 @@ def _arithmetic(
     return forward, backward
 
 
+def _of_bits(
+    name: str, of_integers: Callable[[int, int], int]
+) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    """An operator on bits, which are looked at; one size by a known number of bits remains a size."""
+
+    def forward(self: SymbolicInt, other: Any) -> Any:
+        if not is_size(other):
+            return _scalar(name, self, other)
+        if name in ("lshift", "rshift"):
+            power = 1 << int(other)
+            return self * power if name == "lshift" else self // power
+        return of_integers(int(self), int(other))
+
+    def backward(self: SymbolicInt, other: Any) -> Any:
+        return of_integers(int(other), int(self)) if is_size(other) else _scalar(name, other, self)
+
+    return forward, backward
+
+
 class SymbolicInt:
     """An integer known at call time; `size` is its polynomial in the size symbols."""
 
@@ -116,6 +135,15 @@ class SymbolicInt:
     __floordiv__, __rfloordiv__ = _arithmetic("floordiv", lambda a, b: a // _nonzero(b))
     __mod__, __rmod__ = _arithmetic("mod", lambda a, b: a % _nonzero(b))
     _times, __rmul__ = _arithmetic("mul", operator.mul)
+
+    __and__, __rand__ = _of_bits("and", operator.and_)
+    __or__, __ror__ = _of_bits("or", operator.or_)
+    __xor__, __rxor__ = _of_bits("xor", operator.xor)
+    __lshift__, __rlshift__ = _of_bits("lshift", operator.lshift)
+    __rshift__, __rrshift__ = _of_bits("rshift", operator.rshift)
+
+    def __invert__(self) -> Any:
+        return -self - 1
 
     def __mul__(self, other: Any) -> Any:
         return other * int(self) if isinstance(other, tuple | list) else self._times(other)

@@ -208,6 +208,8 @@ ARITHMETIC = {
     "and": "and",
     "or": "or",
     "xor": "xor",
+    "lshift": "lshift",
+    "rshift": "rshift",
 }
 """The operators of two operands, as Python and as the graph call them."""
 for _python, _name in ARITHMETIC.items():

@@ -30,7 +30,7 @@ _CLASSES = ("isnan", "isinf", "isfinite")
 
 INSTRUCTIONS = frozenset(
     {*_FLOAT, *_INTEGER, *_INTRINSIC, *_COMPARE, *_ORDER, *_CLASSES}
-    | {"neg", "not", "square", "floordiv", "mod", "where", "cast"}
+    | {"neg", "not", "square", "floordiv", "mod", "lshift", "rshift", "where", "cast"}
 )
 
 
@@ -93,6 +93,8 @@ def _instruction(f: Function, stem: str, op: str, args: list[Value]) -> str:
             return f.put(stem, f"{_INTEGER[op]} {kind} {texts}")
         if op in ("floordiv", "mod"):
             return _divide(f, stem, op, a, args[1])
+        if op in ("lshift", "rshift"):
+            return _shift(f, stem, op, a, args[1])
         if op == "neg":
             return f.put(stem, f"sub {kind} {constant(0, a.dtype, lanes).text}, {a.text}")
         if op == "not":
@@ -107,6 +109,21 @@ def _instruction(f: Function, stem: str, op: str, args: list[Value]) -> str:
         if op in ("floor", "ceil", "trunc", "round"):
             return a.text
     raise BackendError(f"the native engine has no {op} of {a.dtype.name}")
+
+
+def _shift(f: Function, stem: str, op: str, a: Value, by: Value) -> str:
+    """A shift by any number of bits: beyond its width an instruction has no result, and an operand no bits."""
+    kind, bits = a.type, 8 * a.dtype.itemsize
+    width, last = (constant(n, a.dtype, a.lanes).text for n in (bits, bits - 1))
+    word = "shl" if op == "lshift" else "ashr" if a.dtype.kind == "int" else "lshr"
+    inside = f.put("inside", f"icmp ult {by}, {width}")
+    within = f.put("by", f"and {by}, {last}")
+    shifted = f.put(stem, f"{word} {a}, {within}")
+    empty = constant(0, a.dtype, a.lanes).text
+    if word == "ashr":
+        empty = f.put("sign", f"ashr {a}, {last}")
+    condition = f"{vector('i1', a.lanes)} {inside}"
+    return f.put(stem, f"select {condition}, {kind} {shifted}, {kind} {empty}")
 
 
 def quotient(f: Function, stem: str, a: Value, divisor: float) -> Value:

@@ -79,6 +79,16 @@ def floor_div_f64(a, b):
     whole = tl.where(q - whole > 0.5, whole + 1, whole)
     return tl.where(b == 0, a / b, whole)
 ''',
+    "shift_left": '''
+def shift_left(a, b, bits):
+    """a << b for any b; C has it for 0 <= b < bits alone."""
+    return tl.where((b >= 0) & (b < bits), a << (b & (bits - 1)), a << (bits - 1) << 1)
+''',
+    "shift_right": '''
+def shift_right(a, b, bits):
+    """a >> b for any b; C has it for 0 <= b < bits alone."""
+    return tl.where((b >= 0) & (b < bits), a >> (b & (bits - 1)), a >> (bits - 1) >> 1)
+''',
     "philox": '''
 def philox(at, stream, seed):
     """Word at & 3 of the counter at >> 2 of a stream of Philox 4x32-10."""
@@ -121,7 +131,7 @@ def spelling(op: str, dtype: DType) -> str:
     found = spec.triton_for.get(dtype.name, spec.triton_for.get(dtype.kind, spec.triton))
     if found is None:
         raise BackendError(f"Triton has no {op} for {dtype.name}: expand it before emitting")
-    return found
+    return found.replace("{bits}", str(8 * dtype.itemsize))
 
 
 def helpers_in(source: str) -> list[str]:
