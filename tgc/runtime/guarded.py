@@ -6,8 +6,8 @@ A dispatcher keeps the last few of them and tries them before it makes a key. Su
 key would have found, never the other way round: everything in the key is asked here, or by identity where the key
 has equality.
 
-What is asked, in this order: the structure of the arguments; the settings in force, that nothing is being traced, and
-torch's modes; each leaf; last what the function sees besides (see `watch.py`).
+What is asked, in this order: the structure of the arguments; the settings in force, which are others while something
+is traced, and torch's modes; each leaf; last what the function sees besides (see `watch.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from tgc.runtime.tensors import dual_level, torch_mode
 from tgc.runtime.watch import Watch
 from tgc.settings import override
 from tgc.trace.abstract import is_torch
-from tgc.trace.state import active
 from tgc.trees import TreeDef
 
 Guarded = Callable[[tuple[Any, ...], dict[str, Any]], Any]
@@ -67,7 +66,7 @@ def guarded(call: Prepared) -> Guarded | None:
     body = Lines()
     body.names |= call.run.names  # first: later names are numbered from there
     body.names["miss"] = MISS
-    state: list[State] = [(override, override()), (active, None)]
+    state: list[State] = [(override, override())]
     if any(is_torch(leaf) for leaf in call.leaves):
         state += _torch_mode()
     names = leaf_names(len(call.leaves))
@@ -190,10 +189,11 @@ def _arrays(body: Lines, arrays: Sequence[tuple[str, Any]], state: Sequence[Stat
     else:
         tests = [f"{body.bind('alike', check)}({', '.join(name for name, _ in exact)})"]
     done = {name for name, _ in exact}
-    attributes = ("dtype is", "shape ==", "strides ==")
     for name, value in arrays:
         if name not in done:
-            tests += _equal(body, name, value, attributes)
+            # Along one axis the shape is the size, of which numpy makes no tuple; the strides tell how many axes.
+            shape = "size ==" if value.ndim == 1 else "shape =="
+            tests += _equal(body, name, value, ("dtype is", shape, "strides =="))
     return tests
 
 

@@ -24,6 +24,7 @@ from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.nodes import Graph, Leaf, Node, inputs_below
 from tgc.ir.sizes import Dim, FloorDiv, Size, evaluate, substitute, symbols
+from tgc.settings import settings
 from tgc.trace.abstract import (
     SPEC_HINT,
     Abstract,
@@ -412,7 +413,7 @@ _active: ContextVar[Trace | None] = ContextVar("tgc_trace", default=None)
 
 
 active: Callable[[], Trace | None] = _active.get
-"""The trace in progress in this context, if any. Every call of a compiled function asks."""
+"""The trace in progress in this context, if any."""
 
 
 def current() -> Trace:
@@ -432,10 +433,11 @@ def current() -> Trace:
 
 @contextmanager
 def running(trace: Trace) -> Iterator[None]:
-    """Make `trace` the current one."""
+    """Make `trace` the current one, under a record of the settings of its own: no prepared call is meant by then."""
     token = _active.set(trace)
     try:
-        yield
+        with settings():
+            yield
     finally:
         _active.reset(token)
 
