@@ -105,12 +105,13 @@ bce_with_logits.allocates = True
 def bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n):
     # definitions.py:66: return tgc.mean(tgc.log(1.0 + tgc.exp(logit)) - tgc.stop_gradient(target) * logit)
     div = np.asarray(g[()] / n)
-    np.negative(logit, d_logit)
+    d_logit = np.negative(logit, d_logit)
     np.exp(d_logit, d_logit)
     np.add(d_logit, c_1, d_logit)
     np.divide(c_1, d_logit, d_logit)
     np.subtract(d_logit, target, d_logit)
     np.multiply(div, d_logit, d_logit)
+    return d_logit
 
 
 def bce_with_logits_backward_kernel_blocks(logit, target, g, d_logit, n, first, last):
@@ -122,19 +123,19 @@ def bce_with_logits_backward_kernel_blocks(logit, target, g, d_logit, n, first, 
 def bce_with_logits_backward_kernel(logit, target, g, d_logit, n):
     # d_logit = g / n * (1 / (exp(-logit) + 1) - target)
     if n <= 131072:
-        bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n)
-        return
+        return bce_with_logits_backward_kernel_block(logit, target, g, d_logit, n)
     parallel(
         bce_with_logits_backward_kernel_blocks, -(-n // 131072), 2, logit, target, g, d_logit, n
     )
+    return d_logit
 
 
 @quiet
 def bce_with_logits_backward(logit, target, g, n=None, empty=empty):
     if n is None:
         n = logit.shape[0]
-    d_logit = empty(n, np.float32)
-    bce_with_logits_backward_kernel(logit, target, g, d_logit, n)
+    d_logit = None if n < 32768 else empty(n, np.float32)
+    d_logit = bce_with_logits_backward_kernel(logit, target, g, d_logit, n)
     return (d_logit,)
 
 

@@ -36,7 +36,7 @@ from tests.support.sample_plans import (
     softmax_persistent,
     strided,
 )
-from tgc.codegen.numpy import PRIMITIVES, emit
+from tgc.codegen.numpy import PRIMITIVES, SMALL, emit
 from tgc.ir.build import result_dtype
 from tgc.ir.dtypes import BY_NAME, DType, bool_, float16, float32, float64, int32, int64, uint8
 from tgc.ir.ops import OPS
@@ -278,7 +278,7 @@ def test_calls_from_many_threads(rng: np.random.Generator) -> None:
 # --- operations and types -----------------------------------------------------------------------------
 
 
-def _operation(op: str, dtype: DType) -> Plan:
+def _operation(op: str, dtype: DType, block: int = 4) -> Plan:
     spec = OPS[op]
     names = ["a", "b", "c"][: spec.arity]
     types_ = [bool_ if op == "where" and i == 0 else dtype for i in range(spec.arity)]
@@ -287,7 +287,7 @@ def _operation(op: str, dtype: DType) -> Plan:
         *(buffer(x, t, (n,)) for x, t in zip(names, types_)),
         buffer("y", result, (n,), "out"),
     )
-    b = KernelBuilder("op_kernel", [Axis("i", n, "grid", 4)], buffers)
+    b = KernelBuilder("op_kernel", [Axis("i", n, "grid", block)], buffers)
     args = [b.load(x, ("i", 1), name=x) for x in names]
     b.store("y", b.op(op, *args, dtype=result), ("i", 1))
     return plan_of(b.build(["n"]), names, ["y"], [Binding("n", names[0], 0)])
@@ -303,15 +303,13 @@ def test_every_primitive_in_every_type(op: str, dtype: DType, rng: np.random.Gen
     inputs = []
     for name in plan.inputs:
         kind = plan.buffer(name).dtype
-        values = (
-            rng.uniform(0.1, 0.9, 11)
-            if kind.is_float
-            else rng.integers(1, 2 if kind is bool_ else 5, 11)
-        )
+        whole = rng.integers(1, 2 if kind is bool_ else 5, 11)
+        values = rng.uniform(0.1, 0.9, 11) if kind.is_float else whole
         inputs.append((values + (1 if op == "acosh" else 0)).astype(kind.name))
     if dtype is bool_ or op == "where":
         inputs[0] = rng.integers(0, 2, 11).astype(inputs[0].dtype)
     check(plan, inputs)
+    check(_operation(op, dtype, SMALL), inputs)  # the same in one block
 
 
 FOLDS = [(f, t) for f in ("sum", "prod", "max", "min") for t in TYPES if t is not bool_]

@@ -9,25 +9,43 @@ from tgc.codegen.naming import Names, module_title
 from tgc.codegen.numpy.constants import Constants
 from tgc.codegen.numpy.functions import FUNCTIONS, calls, functions_in
 from tgc.codegen.numpy.host import Host, emit_host
-from tgc.codegen.numpy.kernel import emit_kernel
+from tgc.codegen.numpy.kernel import SMALL, Emitted, emit_kernel
 from tgc.codegen.numpy.prelude import RUNTIME, prelude
 from tgc.ir import dtypes
 from tgc.ir.ops import OPS
-from tgc.kernel.ir import Kernel, Launch, Op, Plan
+from tgc.kernel.ir import Launch, Op, Plan
 from tgc.kernel.walk import statements
 
 PRIMITIVES = frozenset({"cast", *(spec.name for spec in OPS.values() if spec.numpy is not None)})
 """The operations this backend renders itself; all others must have been expanded."""
 
 
-def _launch(launched: Mapping[int, str], position: int, args: list[str], host: Host) -> list[str]:
-    return [f"{launched[position]}({', '.join(args)})"]
+def _launch(
+    launched: Mapping[int, Emitted], position: int, args: list[str], host: Host
+) -> list[str]:
+    call = f"{launched[position].name}({', '.join(args)})"
+    made = ", ".join(host.buffers[b] for b in launched[position].makes)
+    return [f"{made} = {call}" if made else call]
 
 
-def _has_bfloat16(plans: Sequence[Plan], known: Sequence[tuple[Kernel, str]]) -> bool:
+def _small(plan: Plan, launched: Mapping[int, Emitted]) -> dict[str, int]:
+    """The buffers that the launch which is the first to take them makes, if they have fewer elements than this."""
+    found: dict[str, int] = {}
+    touched = set(plan.inputs)
+    for position, step in enumerate(plan.steps):
+        if isinstance(step, Launch):
+            made = (plan.buffer(n) for n in launched[position].makes if n not in touched)
+            found |= {b.name: SMALL // b.dtype.itemsize for b in made}
+            touched |= {b.name for b in step.kernel.buffers}
+        else:
+            touched |= {step.a, step.b, step.out}
+    return found
+
+
+def _has_bfloat16(plans: Sequence[Plan], kernels: Sequence[Emitted]) -> bool:
     """Whether any value is a bfloat16: of memory, or on the way from one operation to another."""
     kinds = {b.dtype for plan in plans for b in plan.buffers}
-    kinds |= {s.dtype for k, _ in known for s in statements(k.body) if isinstance(s, Op)}
+    kinds |= {s.dtype for k in kernels for s in statements(k.kernel.body) if isinstance(s, Op)}
     return dtypes.bfloat16 in kinds
 
 
@@ -51,25 +69,27 @@ def emit(plans: Sequence[Plan]) -> str:
     )
     constants = Constants(names)
     functions: list[str] = []
-    known: list[tuple[Kernel, str]] = []
+    kernels: list[Emitted] = []
     for plan in plans:
-        launched: dict[int, str] = {}
+        launched: dict[int, Emitted] = {}
         for position, step in enumerate(plan.steps):
             if not isinstance(step, Launch):
                 continue
-            name = next((name for kernel, name in known if kernel == step.kernel), None)
-            if name is None:
+            found = next((k for k in kernels if k.kernel == step.kernel), None)
+            if found is None:
                 name = names.new(step.kernel.name)
-                known.append((step.kernel, name))
-                functions.append(emit_kernel(step.kernel, name, constants, names))
-            launched[position] = name
+                found = emit_kernel(step.kernel, name, constants, names)
+                kernels.append(found)
+                functions.append(found.text)
+            launched[position] = found
         scalars = [n for n in plan.inputs if plan.buffer(n).role == "scalar"]
-        host = emit_host(plan, names, partial(_launch, launched), prepare=scalars)
+        small = _small(plan, launched)
+        host = emit_host(plan, names, partial(_launch, launched), prepare=scalars, small=small)
         functions.append(f"@quiet\n{host}")
     functions = [*functions_in("\n".join(functions)), *functions]
     body = "\n\n".join(functions)
     head = ["import numpy as np"]
-    if _has_bfloat16(plans, known):
+    if _has_bfloat16(plans, kernels):
         head.insert(0, "from ml_dtypes import bfloat16")
     if "as_strided(" in body:
         head.append("from numpy.lib.stride_tricks import as_strided")

@@ -15,6 +15,7 @@ from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.folds import FOLDERS, Folds
 from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
+from tgc.codegen.numpy.lines import mentions
 from tgc.codegen.numpy.liveness import Liveness, Value, analyse, last_read
 from tgc.codegen.numpy.padding import Padded, needed, padding, restates
 from tgc.codegen.numpy.products import sums_of_products
@@ -67,7 +68,8 @@ class Scope:
 class Body:
     """Writes the body of `kernel`. What it needs from outside is collected in `views`, `slots`, `used` and `sizes`.
 
-    `numbers` are the lines for values that depend on sizes alone, which need not be made at each call.
+    `numbers` are the lines for values that depend on sizes alone, which need not be made at each call. `makes` are the
+    buffers that may be None instead of arrays: the first operation that writes into one makes it.
 
     `names` is the scope of the block function; `sizes` and `arrays` map size symbols and buffers to their names in it.
     """
@@ -80,6 +82,7 @@ class Body:
     frame: tuple[str, ...] = ()
     lines: list[str] = field(default_factory=list)
     numbers: list[str] = field(default_factory=list)
+    makes: list[str] = field(default_factory=list)
     views: dict[tuple[str, Index], tuple[Array, View]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     size_constants: dict[Const, str] = field(default_factory=dict)
@@ -413,7 +416,27 @@ class Body:
         else:
             # By position it is a fifth of a short call cheaper; numpy wants the name for two.
             out = "out=" if function in ("np.maximum", "np.minimum") else ""
-            self.emit(f"{function}({', '.join(args)}, {out}{target})")
+            call = f"{function}({', '.join(args)}, {out}{target})"
+            made = function not in FUNCTIONS and self._is_made_by(s, operands, target)
+            self.emit(f"{target} = {call}" if made else call)
+
+    def _is_made_by(self, s: Op, operands: tuple[Operand, ...], target: str) -> bool:
+        """Whether an operation that is told no array makes just that of a buffer, which nothing has touched before."""
+        found = [
+            self.kernel.buffer(name)
+            for (name, _), (array, view) in self.views.items()
+            if array.name == target and view.prepare is None and view.program is None
+        ]
+        named = [a for a in operands if isinstance(a, str)]
+        kinds = {a.dtype if isinstance(a, Const) else self.live.values[a].dtype for a in operands}
+        if not found or found[0].alias is not None or len(layout(s.axes, self.frame)) != 1:
+            return False
+        if any(a not in self._arrays for a in named) or kinds != {s.dtype} or not s.dtype.is_float:
+            return False  # its dtype might be another
+        if self.scopes or mentions([t for t in self.lines if not t.startswith("#")], target):
+            return False
+        self.makes.append(found[0].name)
+        return True
 
     def _operator(self, s: Op) -> None:
         texts = {a: self.scalar(a) for a in s.args if isinstance(a, str)}

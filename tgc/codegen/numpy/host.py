@@ -13,7 +13,7 @@ from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.lines import define
 from tgc.errors import BackendError
 from tgc.ir.dtypes import DType
-from tgc.ir.sizes import Dim, symbols
+from tgc.ir.sizes import Dim, product, symbols
 from tgc.kernel.ir import Binding, Buffer, Launch, Matmul, Plan
 
 
@@ -49,6 +49,7 @@ def emit_host(
     exports: bool = False,
     multiply: Multiplier = by_numpy,
     later: Collection[str] = (),
+    small: Mapping[str, int] = {},
 ) -> str:
     """The source of `plan.name`: of an engine whose kernels `launch` calls.
 
@@ -60,6 +61,7 @@ def emit_host(
         exports: what it allocates may be DLPack's capsules instead of arrays.
         multiply: how products of matrices are computed.
         later: buffers that launches allocate where they are needed.
+        small: buffers that launches make of None where they have fewer elements than this.
     """
     names = module_names.child()
     buffers = {
@@ -80,7 +82,7 @@ def emit_host(
         if b.alias is not None:
             lines.append(f"{buffers[b.name]} = {buffers[b.alias]}")
         elif b.role not in ("in", "scalar") and b.name not in later:
-            lines.append(allocated(b, buffers[b.name], sizes, counts))
+            lines.append(allocated(b, buffers[b.name], sizes, counts, small.get(b.name)))
     host = Host(plan, names, buffers, sizes)
     for position, step in enumerate(plan.steps):
         if isinstance(step, Launch):
@@ -166,12 +168,19 @@ def _symbols(plan: Plan) -> set[str]:
 
 
 def allocated(
-    buffer: Buffer, name: str, sizes: Mapping[str, str], counts: Mapping[Dim, str]
+    buffer: Buffer,
+    name: str,
+    sizes: Mapping[str, str],
+    counts: Mapping[Dim, str],
+    small: int | None = None,
 ) -> str:
-    """The line that makes the array of a buffer."""
+    """The line that makes the array of a buffer, unless it has fewer elements than this."""
     texts = [counts.get(d) or size_text(d, sizes) for d in buffer.shape]
     shape = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
-    return f"{name} = empty({shape}, {dtype_text(buffer.dtype)})"
+    made = f"empty({shape}, {dtype_text(buffer.dtype)})"
+    if small is not None:
+        made = f"None if {size_text(product(buffer.shape), sizes)} < {small} else {made}"
+    return f"{name} = {made}"
 
 
 def _read_sizes(plan: Plan, buffers: Mapping[str, str], sizes: Mapping[str, str]) -> list[str]:

@@ -7,14 +7,13 @@ outermost axis are divided among threads, each with scratch of its own. A kernel
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 
 from tgc.codegen.naming import Names, size_operand
 from tgc.codegen.numpy.body import Array, Body
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.cost import grain_text
-from tgc.codegen.numpy.lines import define
+from tgc.codegen.numpy.lines import define, mentions
 from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.repeats import remove_repeats
 from tgc.codegen.numpy.rooms import Room, tuple_text
@@ -22,12 +21,28 @@ from tgc.codegen.numpy.short import write_out
 from tgc.codegen.numpy.streams import gather_streams
 from tgc.codegen.numpy.strength import reduce_strength
 from tgc.codegen.numpy.views import View
-from tgc.ir.sizes import Size
-from tgc.kernel.ir import Axis, Kernel, Load, Op, Reduce, Store
+from tgc.ir.sizes import Size, product
+from tgc.kernel.ir import Axis, Buffer, Kernel, Load, Op, Reduce, Store
 from tgc.kernel.walk import statements
 
 SCRATCH = 4 << 20
 """Bytes of a block's scratch from which the block is cut in half: it is far from any cache."""
+
+
+SMALL = 1 << 17
+"""Bytes from which results lie in memory that is recycled. A smaller one numpy makes with the operation that writes it
+first, for less than it takes to make an array and hand it over."""
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A kernel's functions: their text, the name of the one to call, and what that returns: the buffers it `makes`, if
+    they are small and None is in their place."""
+
+    kernel: Kernel
+    name: str
+    text: str
+    makes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,14 +54,14 @@ class Argument:
     block: str
 
 
-def emit_kernel(kernel: Kernel, name: str, constants: Constants, module_names: Names) -> str:
+def emit_kernel(given: Kernel, name: str, constants: Constants, module_names: Names) -> Emitted:
     """The source of a kernel's functions. The last one, `name`, takes the buffers, then the sizes, by position."""
-    kernel = remove_repeats(remove_points(write_out(kernel)))
+    kernel = remove_repeats(remove_points(write_out(given)))
     kernel = gather_streams(reduce_strength(kernel))
     writer = _KernelWriter(kernel, name, constants, module_names)
     if writer.scratch > SCRATCH:
         writer = _KernelWriter(_halved(kernel), name, constants, module_names)
-    return writer.write()
+    return Emitted(given, name, writer.write(), writer.makes)
 
 
 def _halved(kernel: Kernel) -> Kernel:
@@ -74,6 +89,7 @@ class _KernelWriter:
         self.single = self._is_single()
         self.outer = outer[:1] if self.single else outer
         places = tuple(p for p in self.body.slots.made if p.name in self.body.used)
+        self.makes = tuple(b for b in self.body.makes if self._is_small(kernel.buffer(b)))
         self.room = Room(places, f"{name}_room", *(self.names.new(n) for n in ("room", "kept")))
 
     @property
@@ -96,9 +112,9 @@ class _KernelWriter:
             return known + self._function([*self._prepare(), *taken, *opened, *left])
         arguments = self._arguments()
         block_name = self.module_names.new(f"{self.name}_block")
-        used = [s for s in self.sizes.values() if self._mentions(lines, s)]
+        used = [s for s in self.sizes.values() if mentions(lines, s)]
         params = [a.name for a in arguments] + used
-        text = define(block_name, params, opened)
+        text = define(block_name, params, [*opened, *self._return()])
         calls, blocks = self._calls(block_name, arguments, used)
         return f"{known}{text}\n\n{blocks}{self._function([*self._prepare(), *calls])}"
 
@@ -106,10 +122,10 @@ class _KernelWriter:
         """The line that names what depends on sizes alone, and the function, which computes it once."""
         lines = self.body.numbers
         made = [line.partition(" = ")[0] for line in lines]
-        made = [name for name in made if self._mentions(self.body.lines, name)]
+        made = [name for name in made if mentions(self.body.lines, name)]
         if not made:
             return [], ""
-        sizes = [s for s in self.sizes.values() if self._mentions(lines, s)]
+        sizes = [s for s in self.sizes.values() if mentions(lines, s)]
         name = self.module_names.new(f"{self.name}_numbers")
         about = '"""What depends on sizes alone."""'
         text = define(name, sizes, [about, *lines, f"return {', '.join(made)}"])
@@ -130,12 +146,22 @@ class _KernelWriter:
             return text
         return f"{self.room.function(self.module_names.child(), keeps=self._keeps())}\n\n{text}"
 
+    def _is_small(self, b: Buffer) -> bool:
+        """Whether a buffer that is small fits a block."""
+        if len(self.outer) != 1 or self._needs_programs():
+            return False
+        (axis,) = self.outer
+        fits = isinstance(axis.block, int) and axis.block * b.dtype.itemsize >= SMALL
+        return fits and axis.extent == product(b.shape)
+
+    def _made(self) -> str:
+        return ", ".join(self.body.names_of(name) for name in self.makes)
+
+    def _return(self) -> list[str]:
+        return [f"return {self._made()}"] if self.makes else []
+
     def _buffer_names(self) -> list[str]:
         return [self.body.names_of(b.name) for b in self.kernel.buffers]
-
-    def _mentions(self, lines: list[str], name: str) -> bool:
-        pattern = re.compile(rf"\b{re.escape(name)}\b")
-        return any(pattern.search(line) for line in lines)
 
     def _is_single(self) -> bool:
         """One operation and nothing to keep: numpy runs it best on all of a thread's share at once."""
@@ -296,7 +322,9 @@ class _KernelWriter:
         the function for the blocks of one thread."""
         whole = f"{block_name}({', '.join([*(a.whole for a in arguments), *used])})"
         taken, left = self._take_room()
-        small = [*taken, whole, *left]
+        if self.makes:
+            whole = f"{self._made()} = {whole}" if left else f"return {whole}"
+        small = [*taken, whole, *left, *(self._return() if left else [])]
         if all(self._is_one_block(a) for a in self.outer):
             return small, ""
         lines, first = list[str](), self.outer[0]
@@ -305,7 +333,8 @@ class _KernelWriter:
                 lines.append(f"{self._step(axis)} = {self._step_text(axis)}")
         if not self._needs_programs():
             fits = " and ".join(f"{self._extent(a.name)} <= {self._step(a)}" for a in self.outer)
-            lines += [f"if {fits}:", *(f"    {line}" for line in small), "    return"]
+            end = [] if self.makes else ["return"]
+            lines += [f"if {fits}:", *(f"    {line}" for line in [*small, *end])]
         work = self._room_of_blocks()
         low, high = self._local("first"), self._local("last")
         indent, programs = "", self._count(first)
@@ -322,12 +351,12 @@ class _KernelWriter:
         work.append(indent + call)
         names = [*self._buffer_names(), *self.sizes.values()]
         names += [line.partition(" = ")[0] for line in [*self._prepare(), *lines] if " = " in line]
-        shared = [n for n in dict.fromkeys(names) if self._mentions(work, n)]
+        shared = [n for n in dict.fromkeys(names) if mentions(work, n)]
         blocks = self.module_names.new(f"{self.name}_blocks")
         function = define(blocks, [*shared, low, high], work)
         grain = grain_text(self.kernel, {a.name: self._step(a) for a in self.outer}, self.sizes)
         call = f"parallel({', '.join([blocks, programs, grain, *shared])})"
-        return [*lines, call], f"{function}\n\n"
+        return [*lines, call, *self._return()], f"{function}\n\n"
 
     def _is_one_block(self, axis: Axis) -> bool:
         fixed = isinstance(axis.extent, int) and isinstance(axis.block, int)

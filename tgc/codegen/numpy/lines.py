@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LINE = 100
 
 
@@ -13,6 +15,12 @@ def define(name: str, params: list[str], lines: list[str]) -> str:
         indent = line[: len(line) - len(line.lstrip())] + "    "
         broken += break_call(line.lstrip(), indent) if line.strip() else [""]
     return "\n".join([*head, *broken]) + "\n"
+
+
+def mentions(lines: list[str], name: str) -> bool:
+    """Whether a name occurs in any of some lines."""
+    pattern = re.compile(rf"\b{re.escape(name)}\b")
+    return any(pattern.search(line) for line in lines)
 
 
 def break_call(line: str, indent: str) -> list[str]:
