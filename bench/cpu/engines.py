@@ -24,6 +24,7 @@ class Engine:
     Attributes:
         module, options: what builds its tasks, and how it is called.
         needs: modules or programs; without one the engine is absent, which the document says.
+        beside: modules that are loaded before it where they are installed, as they are in programs that use it.
         warm: whether its process tells the allocator to keep its pages.
     """
 
@@ -32,12 +33,19 @@ class Engine:
     options: Mapping[str, Any]
     needs: tuple[str, ...] = ()
     function: str = "build"
+    beside: tuple[str, ...] = ()
     warm: bool = False
 
     @property
     def at_huge_sizes(self) -> bool:
         """Whether it is timed at 1e8 elements: not all engines' memory fits side by side."""
         return self.name in ("native", "numpy", "naive", "torch", "c")
+
+    def load(self, threads: int) -> None:
+        """Import what is loaded before it, torch to use so many threads."""
+        for name in (*self.needs, *self.beside):
+            if name == "torch" and importlib.util.find_spec(name) is not None:
+                importlib.import_module(name).set_num_threads(threads)
 
     def missing(self) -> str | None:
         """Why the engine is absent, or None."""
@@ -60,7 +68,8 @@ _TGC, _TORCH = "bench.cpu.by_tgc", "bench.cpu.by_torch"
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("native", _TGC, {"backend": "native"}, ("llvmlite",)),
+        # Beside torch, which it is compared with, its matrix products are torch's library's.
+        Engine("native", _TGC, {"backend": "native"}, ("llvmlite",), beside=("torch",)),
         Engine("numpy", _TGC, {"backend": "numpy"}),
         Engine(
             "native-autograd",

@@ -7,13 +7,14 @@ that crashes or hangs is reported and started again for the next cell.
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import select
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from bench.cpu.tasks import (
 
 PREPARE_SECONDS = 240.0  # the longest compilation waited for
 HUGE = 10**8  # elements at which only some engines take part
-LEAST_ROUNDS, MOST_ROUNDS = 3, 25
+LEAST_ROUNDS, MOST_ROUNDS = 3, 40
+CERTAIN = 0.03  # standard error of a median, relative to it, at which a cell needs no more rounds
 PAUSE = 15e-3  # OpenMP's threads keep a core busy for 8 to 11 ms after their work: the next engine must not pay for it
 PAUSE_OF_PRODUCTS = 150e-3  # OpenBLAS's do so for longer than 50 ms
 
@@ -76,8 +78,7 @@ class Row:
         """The distance between the quartiles, relative to the median."""
         if len(self.seconds) < 2:
             return 0.0
-        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return (high - low) / self.median
+        return spread(self.seconds)
 
     def document(self, others: Mapping[str, float]) -> dict[str, Any]:
         """The row as JSON; `others` are the medians of the other engines."""
@@ -98,6 +99,12 @@ class Row:
             "ns_per_element": self.median / self.cell.elements * 1e9,
             "times_faster_than": {name: t / self.median for name, t in others.items()},
         }
+
+
+def spread(seconds: Sequence[float]) -> float:
+    """The distance between the quartiles, relative to the median."""
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return (high - low) / middle
 
 
 class Crashed(Exception):
@@ -255,13 +262,9 @@ def run(cell: Cell, workers: Sequence[Worker], references: References, budget: f
                 willing.append(worker)
             else:
                 refused[worker.engine] = problem
-    samples: dict[str, list[float]] = {worker.engine: [] for worker in willing}
     pause = PAUSE_OF_PRODUCTS if TASKS[cell.task].multiplies else PAUSE
-    for engine, value in _samples(willing, budget, pause):
-        if isinstance(value, str):
-            refused[engine] = value
-        else:
-            samples[engine].append(value)
+    samples, crashed = _samples(willing, budget, pause)
+    refused |= crashed
     for worker in willing:
         if worker.process is not None:
             with contextlib.suppress(Crashed):
@@ -296,32 +299,42 @@ def _prepared(
 
 def _samples(
     workers: Sequence[Worker], budget: float, pause: float
-) -> Iterator[tuple[str, float | str]]:
-    """Yield (engine, seconds a call), or why it stopped, for at most `budget` seconds after three rounds.
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Seconds a call of each engine, and why some stopped: round by round until the medians are certain.
 
-    An engine that takes more than its share of the time stops after its third sample.
+    At most `budget` seconds after three rounds. An engine that takes half of them stops after its third sample.
     """
-    alive = []
-    for worker in workers:
-        try:
-            worker.ask("calibrate")
-            alive.append(worker)
-        except Crashed as error:
-            yield worker.engine, f"crashed: {error}"
+    samples: dict[str, list[float]] = {worker.engine: [] for worker in workers}
+    crashed: dict[str, str] = {}
     start = time.perf_counter()
-    spent = {worker.engine: 0.0 for worker in alive}
+    spent = dict.fromkeys(samples, 0.0)
+
+    def ask(worker: Worker, request: str) -> float:
+        begin = time.perf_counter()
+        try:
+            return float(worker.ask(request))
+        except Crashed as error:
+            crashed[worker.engine] = f"crashed: {error}"
+            return math.nan
+        finally:
+            spent[worker.engine] += time.perf_counter() - begin
+
+    for worker in workers:
+        ask(worker, "calibrate")
     for number in range(MOST_ROUNDS):
+        alive = [worker for worker in workers if worker.engine not in crashed]
         if number >= LEAST_ROUNDS:
-            if time.perf_counter() - start > budget:
-                return
-            alive = [w for w in alive if spent[w.engine] < budget / 2]
+            certain = all(_certain(samples[worker.engine]) for worker in alive)
+            if certain or time.perf_counter() - start > budget:
+                break
+            alive = [worker for worker in alive if spent[worker.engine] < budget / 2]
         turn = number % max(1, len(alive))
         for worker in (*alive[turn:], *alive[:turn]):
             time.sleep(pause)
-            begin = time.perf_counter()
-            try:
-                yield worker.engine, worker.ask("sample")
-            except Crashed as error:
-                alive = [w for w in alive if w is not worker]
-                yield worker.engine, f"crashed: {error}"
-            spent[worker.engine] += time.perf_counter() - begin
+            samples[worker.engine].append(ask(worker, "sample"))
+    return samples, crashed
+
+
+def _certain(seconds: Sequence[float]) -> bool:
+    """Whether a median is. The standard error of normal samples' is 0.93 times the quartiles' distance over √n."""
+    return 0.93 * spread(seconds) <= CERTAIN * math.sqrt(len(seconds))

@@ -132,8 +132,7 @@ def main(name: str) -> None:
     os.dup2(2, 1)
     if engine.warm and not keep_pages():
         raise SystemExit("this system's allocator takes no advice")
-    if "torch" in engine.needs:
-        importlib.import_module("torch").set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    engine.load(int(os.environ["OMP_NUM_THREADS"]))
     gc.disable()  # a collection would fall on whoever happens to run
     serve(sys.stdin.buffer, replies, engine)
 

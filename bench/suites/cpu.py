@@ -1,8 +1,9 @@
 """The compiler's CPU engines against numpy, torch, torch.compile, jax, numexpr and C: `python -m bench cpu`.
 
 Every engine runs in a process of its own and takes its turn, round by round (bench/cpu/race.py), after its results were
-found to agree with float64. Single calls, cold compilations and peak memory are asked of fresh processes
-(bench/cpu/probe.py). What the engines are held to is printed at the end (bench/cpu/verdict.py) and stands in the JSON.
+found to agree with float64; there are more rounds where medians are less certain. Single calls, cold compilations and
+peak memory are asked of fresh processes (bench/cpu/probe.py). What the engines are held to is printed at the end
+(bench/cpu/verdict.py) and stands in the JSON.
 
 torch.compile is timed on one task of each kind: a compilation takes 10 s and more, and all of them would take an hour.
 """
@@ -25,9 +26,10 @@ from bench.cpu.tasks import FORWARD, GRADIENT, TASKS
 
 OUT = Path(__file__).parents[1] / "out"
 BACKENDS = ("native", "numpy")
-MINUTES = 13.0
+MINUTES = 25.0
 # How much of the time a cell gets, by its size: a large one needs it to have three rounds at all.
 WEIGHTS = ((10**8, 8.0), (4 * 10**6, 4.0), (10**6, 2.0), (0, 1.0))
+MOST_SECONDS = 15.0  # of a cell's rounds
 SAMPLING = 0.6  # of a cell's time; the rest is for preparing it
 
 
@@ -139,7 +141,7 @@ def race(
             for number, cell in enumerate(report.progress(todo, "cells")):
                 left = max(0.0, deadline - time.perf_counter())
                 budget = SAMPLING * left * weights[number] / sum(weights[number:])
-                rows += run(cell, workers, references, 0.0 if quick else min(budget, 6.0))
+                rows += run(cell, workers, references, 0.0 if quick else min(budget, MOST_SECONDS))
         finally:
             for worker in workers:
                 worker.stop()
