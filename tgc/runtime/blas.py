@@ -28,10 +28,22 @@ class Library(NamedTuple):
     threads: int
 
 
-def library() -> Library | None:
-    """The library to multiply with; None if none is loaded whose threads can be told to rest."""
+COPIED, ALIKE = 256, 8192
+"""From so many rows of the left factor on MKL copies the right one first. With fewer it is slow, up to half as fast as
+OpenBLAS, where rows of the right one lie a multiple of so many bytes apart, in the same places of the cache."""
+
+
+def library(lines: int = COPIED, apart: int = 0) -> Library | None:
+    """The library to multiply with; None if none is loaded whose threads can be told to rest.
+
+    Args:
+        lines: how many rows of the left factor there are at a time.
+        apart: bytes from one row of the right factor to the next, 0 if it lies by columns.
+    """
     torch = loaded_torch()
-    return (hasattr(torch, "_C") and _of_torch(torch._C.__file__)) or _of_numpy()
+    slow = lines < COPIED and apart and apart % ALIKE == 0
+    theirs = _of_torch(torch._C.__file__) if hasattr(torch, "_C") else None
+    return (slow and _of_numpy()) or theirs or _of_numpy()
 
 
 @lru_cache(maxsize=1)

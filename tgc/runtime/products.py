@@ -130,7 +130,10 @@ class _Product:
     def __init__(
         self, a: tuple[Array, _Order], b: tuple[Array, _Order], run: str, **values: int
     ) -> None:
-        blas = library()
+        # Columns of a @ b are rows of b.T @ a.T, so then `a` is on the right.
+        lines, right = (values["n"], a) if values.get("columns") else (values["height"], b)
+        apart = right[1].far * right[0].itemsize if right[1].turned == _BY_ROWS else 0
+        blas = library(lines, apart)
         assert blas is not None
         name = a[0].dtype.name
         self.programs = -(-values["m"] // values["height"])

@@ -153,6 +153,33 @@ def threads_of(library: blas.Library) -> int:
     return before
 
 
+def test_few_rows_are_not_multiplied_where_lines_of_the_cache_collide(
+    library: blas.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MKL by OpenBLAS there."""
+    assert (
+        blas.library(64, 4 * 4112) == blas.library(64, 0) == blas.library(256, 4 * 4096) == library
+    )
+    instead = blas.library(64, 4 * 4096)
+    assert instead is not None and instead == (blas._of_numpy() or library)
+    used: list[str] = []
+
+    def watched(lines: int = blas.COPIED, apart: int = 0) -> blas.Library | None:
+        found = blas.library(lines, apart)
+        assert found is not None
+        used.append(found.name)
+        return found
+
+    monkeypatch.setattr(products, "library", watched)
+    for shape in ((64, 700, 2048), (64, 700, 2064), (2064, 700, 64)):
+        a, b = factors(*shape)
+        out = np.empty((shape[0], shape[2]), np.float32)
+        with tgc.settings(threads=2):
+            products.matmul(a, b, out=out)
+        assert used[-1] == (instead if shape[2] == 2048 else library).name
+        np.testing.assert_allclose(out, a.astype(np.float64) @ b, atol=1e-3)
+
+
 def test_the_library_has_its_threads_back(library: blas.Library) -> None:
     """Also where several calls are under way at once."""
     before = threads_of(library)
