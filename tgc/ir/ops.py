@@ -146,7 +146,7 @@ _TABLE: tuple[OpSpec, ...] = (
         None,
         accepts=NUM,
         numpy="sign",
-        expansion="where(gt(a, 0), 1, where(lt(a, 0), -1, a))",
+        expansion="where(gt(a, 0), 1, where(lt(a, 0), -1, abs(a)))",
     ),
     OpSpec(
         "fma",

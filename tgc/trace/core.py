@@ -12,9 +12,10 @@ from tgc.errors import DeviceError, DTypeError, UnsupportedOpError
 from tgc.ir import dtypes
 from tgc.ir.build import Builder
 from tgc.ir.dtypes import DType
-from tgc.ir.nodes import Broadcast, Leaf, Movement, Node, Shape
+from tgc.ir.nodes import Broadcast, Input, Leaf, Movement, Node, Reshape, Shape
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, Size
+from tgc.trace import layout
 from tgc.trace.abstract import is_torch, loaded_torch, python_dtype, to_dtype
 from tgc.trace.promote import ARRAY, WEAK, ZERO_D, floating, result_dtype
 from tgc.trace.state import current, shape_error
@@ -339,10 +340,25 @@ def stop_gradient(x: Value) -> Tracer:
 
 
 def view_of(x: Tracer, movement: Movement) -> Tracer:
-    """A movement whose result shares memory with `x` in torch and numpy: writes into one are seen by the other."""
+    """A movement whose result shares memory with `x` in torch and numpy: writes into one are seen by the other.
+
+    But for a reshape that has to copy: that of an array made here is a new one.
+    """
     node = builder().view(x.node, movement)
     path = (*x.path, movement) if x.path is not None else None
-    return x if node is x.node else _sharing(x, node, path)
+    if node is x.node:
+        return x
+    root = x if x.base is None else x.base
+    if isinstance(movement, Reshape) and path is not None and is_made_here(root):
+        if layout.strides(root.node, path, builder()) is None:
+            return wrap(node, x)
+    return _sharing(x, node, path)
+
+
+def is_made_here(root: Tracer) -> bool:
+    """Whether memory is the traced function's own, not an argument's or a captured array's."""
+    source = root.node.source if isinstance(root.node, Leaf) else None
+    return root.fresh or not isinstance(source, Input)
 
 
 def opaque_view(x: Tracer, node: Node) -> Tracer:

@@ -323,15 +323,21 @@ def requires_grad(x: Tracer) -> bool:
 
 def needs_gradient(nodes: tuple[Node, ...]) -> tuple[bool, ...]:
     """For each node, whether a differentiable path leads to it from an input that requires a gradient."""
-    wanted = current().arguments
-    carries: dict[Node, bool] = {}
-    for node in reachable(nodes):
+    wanted, carries = current().arguments, current().carries
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node in carries:
+            continue
         if isinstance(node, Leaf):
             abstract = wanted.get(node)
             carries[node] = abstract is not None and abstract.requires_grad
+        elif getattr(node, "op", None) == "stop_gradient" or not node.dtype.is_float:
+            carries[node] = False
+        elif unknown := [a for a in node.args if a not in carries]:
+            stack += [node, *unknown]
         else:
-            stopped = getattr(node, "op", None) == "stop_gradient" or not node.dtype.is_float
-            carries[node] = not stopped and any(carries[a] for a in node.args)
+            carries[node] = any(carries[a] for a in node.args)
     return tuple(carries[n] for n in nodes)
 
 

@@ -81,8 +81,12 @@ def absolute(x: Value) -> Tracer:
 
 
 def sign(x: Value) -> Tracer:
+    """-1, 0 or 1; of NaN 0 in torch, NaN in numpy."""
     x = array(x)
-    return x if x.kind is dtypes.bool_ else map_op("sign", x)
+    if x.kind is dtypes.bool_:
+        return x
+    found = map_op("sign", x)
+    return where(isnan(x), 0, found) if x.container == "torch" and x.kind.is_float else found
 
 
 def square(x: Value) -> Tracer:

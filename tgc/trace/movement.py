@@ -8,6 +8,7 @@ from typing import Any
 from tgc.errors import ShapeError
 from tgc.ir.nodes import Flip, Permute, Reshape, Slice
 from tgc.ir.sizes import Dim, exact_quotient, product
+from tgc.trace import layout
 from tgc.trace.core import (
     Value,
     array,
@@ -15,6 +16,7 @@ from tgc.trace.core import (
     broadcast_shape,
     builder,
     dims_of,
+    is_made_here,
     normal_axes,
     normal_axis,
     show_shape,
@@ -100,6 +102,15 @@ def flatten(x: Value, start: Any = 0, end: Any = -1) -> Tracer:
 
 def ravel(x: Value) -> Tracer:
     return flatten(x)
+
+
+def contiguous(x: Value) -> Tracer:
+    """`x`, or a copy where its axes are known not to follow each other in memory."""
+    x = array(x)
+    if x.base is None or x.path is None or not is_made_here(x.base):
+        return x
+    plain = layout.contiguous(x.node.shape)
+    return x if layout.strides(x.base.node, x.path, builder()) == plain else wrap(x.node, x)
 
 
 def unflatten(x: Value, axis: Any, sizes: Any) -> Tracer:

@@ -20,6 +20,7 @@ from tgc.trace.core import (
     builder,
     cast,
     fitted,
+    is_made_here,
     normal_axis,
     scalar_of,
     show_shape,
@@ -27,7 +28,7 @@ from tgc.trace.core import (
     unsupported,
     wrap,
 )
-from tgc.trace.create import clone, full_like
+from tgc.trace.create import clone, full_like, needs_gradient
 from tgc.trace.elementwise import where
 from tgc.trace.indexing import FULL, getitem
 from tgc.trace.movement import unsqueeze
@@ -114,7 +115,8 @@ def _converted(value: Value, x: Tracer) -> Tracer:
 def check_argument(x: Tracer) -> None:
     """Raise MutationError where the memory of `x` belongs to the caller."""
     root = x if x.base is None else x.base
-    if isinstance(root.node, Leaf) and isinstance(root.node.source, Input) and not root.fresh:
+    if not is_made_here(root):
+        assert isinstance(root.node, Leaf) and isinstance(root.node.source, Input)
         name = root.node.source.name
         raise MutationError(
             f"the function writes into its argument or captured array `{name}`",
@@ -135,12 +137,21 @@ def write(x: Tracer, value: Node) -> None:
                 hint="copy with x.clone() first",
             )
     assert x.path is not None
-    root.node, root.fresh = written(root.node, x.path, value), True
+    after = written(root.node, x.path, value)
+    root.node, root.fresh = _as_wanted(root.node, after) if x.container == "torch" else after, True
     for view in views:
         node = root.node
         for movement in view.path or ():
             node = builder().view(node, movement)
         view.node = node
+
+
+def _as_wanted(before: Node, after: Node) -> Node:
+    """`after`, of which torch wants a gradient if it wanted one of what was there before."""
+    if not before.dtype.is_float or not needs_gradient((before,))[0] or needs_gradient((after,))[0]:
+        return after
+    b = builder()
+    return b.map("where", b.const(True, dtypes.bool_, after.shape), after, before)
 
 
 def written(base: Node, path: tuple[Movement, ...], value: Node) -> Node:

@@ -219,7 +219,8 @@ _row("reshape", mv.reshape, several=1)
 _row("m.view", mv.view, several=1)
 _row("m.view_as m.reshape_as", mv.view_as)
 _row("t.flatten m.flatten g.flatten", mv.flatten)
-_row("ravel a.flatten", mv.ravel)
+_row("ravel", mv.ravel)
+_row("a.flatten", lambda x: new.clone(mv.ravel(x)))
 _row("t.unflatten m.unflatten g.unflatten", mv.unflatten)
 _row("t.squeeze m.squeeze g.squeeze", mv.squeeze)
 _row("n.squeeze a.squeeze", mv.numpy_squeeze)
@@ -389,9 +390,10 @@ for _name, _dtype in {
 }.items():
     _row("m." + _name, new.conversion(_dtype))
 _row(
-    "m.contiguous m.cpu m.requires_grad_ m.retain_grad n.ascontiguousarray",
+    "m.cpu m.requires_grad_ m.retain_grad",
     lambda x, requires_grad=True: new.same(x),
 )
+_row("m.contiguous n.ascontiguousarray", mv.contiguous)
 _row("t.clone m.clone a.copy n.copy", new.clone)
 _row("t.detach m.detach", new.detach)
 _row("g.stop_gradient", stop_gradient)

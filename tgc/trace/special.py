@@ -153,12 +153,13 @@ def ldexp(a: Value, b: Value) -> Tracer:
 
 
 def heaviside(x: Value, values: Value) -> Tracer:
-    """0 below zero, 1 above, `values` at zero."""
+    """0 below zero, 1 above, `values` at zero; of NaN 0 in torch, NaN in numpy."""
     group = Operands(x, values)
     if group.container == "numpy":
         group.floating()
     x, values = group.tracer(x), group.tracer(values)
-    return where(eq(x, 0), values, where(isnan(x), x, cast(gt(x, 0), group.dtype)))
+    step = cast(gt(x, 0), group.dtype)
+    return where(eq(x, 0), values, step if group.container == "torch" else where(isnan(x), x, step))
 
 
 def fmax(a: Value, b: Value) -> Tracer:

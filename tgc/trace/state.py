@@ -204,6 +204,7 @@ class Trace:
         torch = loaded_torch()
         self.grad_enabled = torch is None or torch.is_grad_enabled()
         self.asked_for_gradient = False
+        self.carries: dict[Node, bool] = {}  # whether a gradient flows back from a node
 
     # --- inputs ---
 
