@@ -123,7 +123,7 @@ class Call:
         host = self.pair.forward
         told = _known(host, self.program, self.sizes, self.size)
         given = [body.convert(c[a], v) for c, a, v in zip(self.into, told.addresses, inputs)]
-        body.call(_placed(host, self.device), given, outputs + saved, told.told)
+        body.call(_placed(host, self.device), given, outputs + saved, told.told, small=told.small)
         for name, slot in zip(outputs, self.program.outputs):
             how = out_of_host(slot.dtype, slot.shape, self.target, exports=told.exports)
             if how is not AS_IT_IS:
@@ -183,7 +183,7 @@ class Call:
         types = [Slot(dtype_of(v), tuple(v.shape)) for v in saved_values]
         given = [self._argument(body, *keep, a, types) for keep, a in zip(keeps, told.addresses)]
         results = [f"r{j}" for j in range(len(self.targets))]
-        body.call(_placed(host, self.device), given, results, told.told)
+        body.call(_placed(host, self.device), given, results, told.told, small=told.small)
         grads = ["None"] * (1 + self.size)
         for i, result in zip(self.targets, results):
             slot = self.program.inputs[i]
@@ -313,7 +313,7 @@ def write_call(
     told = _known(host, program, sizes, len(values))
     into = [into_host(v, target, address=a) for v, a in zip(values, told.addresses)]
     given = [body.convert(c, place) for c, place in zip(into, places)]
-    body.call(_placed(host, device), given, results, told.told)
+    body.call(_placed(host, device), given, results, told.told, small=told.small)
     out = [
         out_of_host(slot.dtype, slot.shape, target, exports=told.exports)
         for slot in program.outputs

@@ -259,11 +259,13 @@ class Known:
         told: the arguments after its inputs.
         addresses: which inputs may be the addresses of their memory.
         exports: its results are DLPack's capsules.
+        small: neither its inputs nor its outputs are as large as `memory.LEAST`.
     """
 
     told: tuple[Any, ...]
     addresses: tuple[bool, ...]
     exports: bool = False
+    small: bool = False
 
 
 def known(
@@ -280,15 +282,15 @@ def known(
     function that it makes its arrays with, and `exports`: that may be `exported`, which makes capsules.
     """
     names = getattr(host, "sizes", None)
+    slots = (*program.inputs, *program.outputs)
+    small = all(slot.nbytes(sizes) < memory.LEAST for slot in slots)
     if names is None or any(name not in sizes for name in names):
-        return Known((), (False,) * count)
+        return Known((), (False,) * count, small=small)
     told: tuple[Any, ...] = tuple(sizes[name] for name in names)
     exports = exported is not None and getattr(host, "exports", False)
     if getattr(host, "allocates", False):
-        slots = (*program.inputs, *program.outputs)
-        small = all(slot.nbytes(sizes) < memory.LEAST for slot in slots)
         told += (exported if exports else empty(small=small),)
-    return Known(told, getattr(host, "addresses", (False,) * count), exports)
+    return Known(told, getattr(host, "addresses", (False,) * count), exports, small)
 
 
 def holds(guards: Sequence[Guard], sizes: Mapping[str, int]) -> bool:

@@ -103,8 +103,9 @@ def runner_of(
         keep_apart(body, places, results.donated, values, names)
     if draws:
         values.append(0)
-        places.append("seed()")
-        body.names["seed"] = seeds.of_torch if container == "torch" else seeds.of_numpy
+        places.append("seed")
+        body.names["drawn"] = seeds.of_torch if container == "torch" else seeds.of_numpy
+        body.say("seed = drawn()")
     outputs = [f"r{j}" for j in range(len(program.outputs))]
     if container != "torch":
         target = target_of(None, backend)
@@ -116,7 +117,8 @@ def runner_of(
         if outputs:
             sizes = bind(program.inputs, values)
             host = program.value(target, sizes).run
-            body.call(host, given, outputs, known(host, program, sizes, len(values)).told)
+            told = known(host, program, sizes, len(values))
+            body.call(host, given, outputs, told.told, small=told.small)
     elif outputs:
         outputs = autograd.write_call(body, program, values, places, backend)
         finish = [_FROM_TENSOR[kind] for kind in results.containers]

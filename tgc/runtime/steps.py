@@ -96,22 +96,31 @@ class Lines:
         arguments: Sequence[str],
         results: Sequence[str],
         constants: Sequence[Any] = (),
+        *,
+        small: bool = False,
     ) -> None:
-        """Assign the results of a function of these arguments and constants."""
+        """Assign the results of a function of these arguments and constants.
+
+        `small`: it takes microseconds. Then the arguments, expressions, may be evaluated twice.
+        """
         last = [self.bind("constant", value) for value in constants]
-        quieted = getattr(
-            host, "quiet", None
-        )  # see `quiet.py`: the same lines without another call
-        if quieted is not None:
-            host, enter, ignoring, leave = quieted
-            self.say(f"token = {self.bind('enter', enter)}({self.bind('ignoring', ignoring)})")
-            self.say("try:")
-        indent = "" if quieted is None else "    "
-        call = f"{self.bind('host', host)}({', '.join([*arguments, *last])})"
-        self.say(f"{indent}{tuple_text(results)} = {call}")
-        if quieted is not None:
-            self.say("finally:")
-            self.say(f"    {self.bind('leave', leave)}(token)")
+        quiet = getattr(host, "quiet", None) if small else None
+        plain, apart = quiet or (host, None)  # see `quiet.py`
+        given = ", ".join([*arguments, *last])
+        made, name = tuple_text(results), self.bind("host", plain)
+        if apart is None:
+            self.say(f"{made} = {name}({given})")
+            return
+        run, another = self.bind("run", apart()), self.bind("another", apart)
+        self.say(f"nonlocal {run}")
+        self.say("try:")
+        self.say(f"    {made} = {run}({name}, {given})")
+        self.say("except RuntimeError as error:")
+        self.say("    if error.__traceback__.tb_next is not None:  # it is the function's own")
+        self.say("        raise")
+        self.say(f"    fresh = {another}()  # another thread is in the midst of this")
+        self.say(f"    {made} = fresh({name}, {given})")
+        self.say(f"    {run} = fresh")
 
     def tree(self, definition: TreeDef, leaves: Sequence[str]) -> str:
         """The expression that makes a tree of leaves."""

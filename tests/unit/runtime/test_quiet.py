@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tgc.runtime import quiet as module
+from tgc.runtime import steps
 from tgc.runtime.quiet import quiet
+from tgc.runtime.steps import Lines
 
 
 @quiet
@@ -50,6 +53,36 @@ def test_inside_of_itself():
         assert quiet(lambda x: (overflow(), np.float32(x) / np.float32(0))[1])(1) == np.inf
         with pytest.raises(FloatingPointError):
             np.float32(1) / np.float32(0)
+
+
+def step(function: Any) -> Any:
+    """A small call of a quiet function, written out."""
+    body = Lines()
+    body.call(function, ["x"], ["r"], small=True)
+    return steps.function("call", "x", [*body.lines, "return r"], body.names)
+
+
+def test_small_calls_enter_a_context_that_one_at_a_time_can_have():
+    seen = []
+    inner = step(quiet(lambda x: (seen.append(np.geterr()["over"]) or x + 1,)))
+    outer = step(quiet(lambda x: (inner(x) + 1,)))
+    assert outer(1) == 3
+    assert seen == ["ignore"]
+    assert np.geterr()["over"] == "warn"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError])
+def test_errors_of_small_calls_are_their_own(error):
+    runs = []
+
+    def fail(x):
+        runs.append(x)
+        raise error("mine")
+
+    with pytest.raises(error, match="mine"):
+        step(quiet(fail))(1)
+    assert runs == [1]
+    assert step(quiet(lambda x: (x,)))(2) == 2
 
 
 def test_numpy_keeps_its_state_in_one_variable():
