@@ -132,6 +132,7 @@ class _Nester:
         axis = next((a for a in order if any(a in spans(s) for s in needed)), None)
         closed, rest = frozenset(order), [a for a in order if a != axis]
         level = _levels(needed, axis)
+        wanted = self._wanted(roots, needed, order, axis)
         known, items = dict(known), list[Item]()
         stages: list[_Stage] = []
         for number in range(max(level, default=0) + 1):
@@ -142,11 +143,16 @@ class _Nester:
                     if not isinstance(s, Store | Step | Keep):
                         known[s.name] = ()
             loops = [s for s in mine if isinstance(s, Store | Step | Keep) and spans(s) & closed]
-            beside = [s for s in mine if isinstance(s, Reduce) and axis not in spans(s)]
-            around = [*(s for s in loops if axis not in spans(s)), *beside]
+            beside = {
+                s: tuple(a for a in rest if a in s.axes)
+                for s in mine
+                if isinstance(s, Reduce) and s.name in wanted
+            }
+            around: list[Root] = [s for s in loops if axis not in spans(s)]
+            around += [Keep(s.name, axes) if axes else s for s, axes in beside.items()]
             if around:
                 items += self.build(around, rest, known)
-                known |= {s.name: tuple(a for a in rest if a in s.axes) for s in beside}
+                known |= {s.name: axes for s, axes in beside.items()}
             inside: list[Root] = [s for s in loops if axis in spans(s)]
             folds = [_step(s, rest) for s in mine if isinstance(s, Reduce) and axis in s.over]
             if inside or folds:
@@ -158,6 +164,33 @@ class _Nester:
         for stage in stages:
             stage.loop.items = self.build(stage.roots, rest, stage.known)
         return items
+
+    def _wanted(
+        self,
+        roots: Sequence[Root],
+        needed: Sequence[Flat | Plain],
+        order: Sequence[str],
+        axis: str | None,
+    ) -> set[str]:
+        """The folds outside a loop over `axis` that are used there or here, not just by others of them."""
+        beside = {s.name for s in needed if isinstance(s, Reduce) and axis not in spans(s)}
+        made = {s.name: s for s in needed if not isinstance(s, Store | Step | Keep)}
+        wanted, seen = {s.name for s in roots if isinstance(s, Reduce)} & beside, set[str]()
+        stack = list[str]()
+        for s in needed:
+            here = not isinstance(s, Reduce) and spans(s).isdisjoint(order)
+            if here or axis in spans(s) or s in roots:
+                stack += uses(s)
+        while stack:
+            name = stack.pop()
+            if name in seen or name not in made:
+                continue
+            seen.add(name)
+            if name in beside:
+                wanted.add(name)
+            else:
+                stack += uses(made[name])
+        return wanted
 
     def _closure(self, roots: Sequence[Root], known: Known) -> list[Maker | Recall]:
         """What `roots` need and no scope around has, in order."""
