@@ -69,8 +69,8 @@ def gelu_kernel_room(r, kept=()):
 
 def gelu_kernel(x, out, cols, rows, kept={}):
     # out = 0.5 * (x * (tanh(x / 1.41421 * (square(x / 1.41421) * (... * ... + 0.102769) + 1.12838)) + 1))
-    x = x.reshape(-1)
-    out = out.reshape(-1)
+    x = x.ravel()
+    out = out.ravel()
     if cols * rows <= 131072:
         room = kept.pop(cols * rows, None) or gelu_kernel_room(cols * rows, kept)
         gelu_kernel_block(x, out, room)
@@ -138,9 +138,9 @@ def gelu_backward_kernel_room(r, kept=()):
 
 def gelu_backward_kernel(x, g, d_x, cols, rows, kept={}):
     # d_x = 0.5 * (g * (0.797885 * (x * exp(-...)) + tanh(x / 1.41421 * (... + 1.12838)) + 1))
-    g = g.reshape(-1)
-    x = x.reshape(-1)
-    d_x = d_x.reshape(-1)
+    g = g.ravel()
+    x = x.ravel()
+    d_x = d_x.ravel()
     if cols * rows <= 131072:
         room = kept.pop(cols * rows, None) or gelu_backward_kernel_room(cols * rows, kept)
         gelu_backward_kernel_block(x, g, d_x, room)

@@ -44,8 +44,8 @@ def gelu_tanh_kernel_blocks(x, out, cols, rows, first, last):
 
 def gelu_tanh_kernel(x, out, cols, rows):
     # out = x * (1 / (exp(-1.59577 * (x + 0.044715 * (x * square(x)))) + 1))
-    x = x.reshape(-1)
-    out = out.reshape(-1)
+    x = x.ravel()
+    out = out.ravel()
     if cols * rows <= 131072:
         gelu_tanh_kernel_block(x, out)
         return
@@ -107,9 +107,9 @@ def gelu_tanh_backward_kernel_room(r, kept=()):
 
 def gelu_tanh_backward_kernel(x, g, d_x, cols, rows, kept={}):
     # d_x = g * (1 / (exp(-1.59577 * ...) + 1) + 1.59577 * (x * (1 / ...) * ((... + 1) * (1 / ...))))
-    g = g.reshape(-1)
-    x = x.reshape(-1)
-    d_x = d_x.reshape(-1)
+    g = g.ravel()
+    x = x.ravel()
+    d_x = d_x.ravel()
     if cols * rows <= 131072:
         room = kept.pop(cols * rows, None) or gelu_tanh_backward_kernel_room(cols * rows, kept)
         gelu_tanh_backward_kernel_block(x, g, d_x, room)

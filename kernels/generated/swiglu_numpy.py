@@ -36,9 +36,9 @@ def swiglu_kernel_blocks(gate, value, out, cols, rows, first, last):
 
 def swiglu_kernel(gate, value, out, cols, rows):
     # out = value * (gate * (1 / (exp(-gate) + 1)))
-    value = value.reshape(-1)
-    gate = gate.reshape(-1)
-    out = out.reshape(-1)
+    value = value.ravel()
+    gate = gate.ravel()
+    out = out.ravel()
     if cols * rows <= 131072:
         swiglu_kernel_block(gate, value, out)
         return
@@ -94,11 +94,11 @@ def swiglu_backward_kernel_room(r, kept=()):
 def swiglu_backward_kernel(gate, value, g, d_gate, d_value, cols, rows, kept={}):
     # d_gate = value * g * (1 / (exp(-gate) + 1) + gate * (1 / (exp(-gate) + 1)) * (1 / (exp(gate) + 1)))
     # d_value = g * (gate * (1 / (exp(-gate) + 1)))
-    value = value.reshape(-1)
-    g = g.reshape(-1)
-    gate = gate.reshape(-1)
-    d_gate = d_gate.reshape(-1)
-    d_value = d_value.reshape(-1)
+    value = value.ravel()
+    g = g.ravel()
+    gate = gate.ravel()
+    d_gate = d_gate.ravel()
+    d_value = d_value.ravel()
     if cols * rows <= 131072:
         room = kept.pop(cols * rows, None) or swiglu_backward_kernel_room(cols * rows, kept)
         swiglu_backward_kernel_block(gate, value, g, d_gate, d_value, room)

@@ -307,7 +307,7 @@ class IndexArrays:
         """The expression that makes it."""
         name = self.body.names_of(buffer.name)
         if is_contiguous(buffer):
-            return f"{name}.reshape(-1)"
+            return f"{name}.ravel()"
         span: Dim = 1
         for stride, extent in zip(buffer.strides, buffer.shape):
             span = span + stride * (extent - 1)
