@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,7 +73,7 @@ def _keep_pages() -> None:
 
     process = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(process, "gnu_get_libc_version"):
-        warnings.warn("keep_pages: only glibc's allocator has such a switch", stacklevel=4)
+        warnings.warn("keep_pages: only glibc's allocator has such a switch", stacklevel=3)
         return
     trim_threshold, mmap_max = -1, -4
     process.mallopt(trim_threshold, -1)  # type: ignore[union-attr]  # the heap never shrinks
@@ -96,17 +95,29 @@ def current() -> Settings:
 override = _current.get
 
 
-@contextlib.contextmanager
-def settings(**changes: Any) -> Iterator[Settings]:
+class _Changes(contextlib.ContextDecorator):
+    """A class, not a generator: one that is collected would end the block, such as when the interpreter ends."""
+
+    def __init__(self, changes: dict[str, Any]) -> None:
+        self._changes = changes
+
+    def _recreate_cm(self) -> _Changes:
+        return _Changes(self._changes)
+
+    def __enter__(self) -> Settings:
+        self._token = _current.set(replace(current(), **self._changes))
+        if self._changes.get("keep_pages"):
+            _keep_pages()
+        return current()
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+
+
+def settings(**changes: Any) -> _Changes:
     """Change settings inside a `with` block.
 
     Raises:
-        TypeError: for a name that is not a field of `Settings`.
+        TypeError: on entering the block, for a name that is not a field of `Settings`.
     """
-    token = _current.set(replace(current(), **changes))
-    if changes.get("keep_pages"):
-        _keep_pages()
-    try:
-        yield current()
-    finally:
-        _current.reset(token)
+    return _Changes(changes)
