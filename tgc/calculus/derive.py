@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,22 @@ import numpy as np
 from tgc.calculus import emit
 from tgc.calculus.closure import Terms, derivative
 from tgc.calculus.formulas import formula
-from tgc.calculus.study import Candidate, Study, self_call, study, with_edges
+from tgc.calculus.study import (
+    Candidate,
+    Partial,
+    Partials,
+    Study,
+    self_call,
+    study,
+    with_edges,
+)
 from tgc.calculus.terms import OPERANDS, cost, runner
 from tgc.calculus.terms import replace as substitute
 from tgc.errors import DerivativeError
 from tgc.ir.expressions import Expression, Variable
 from tgc.ir.ops import OPS, OpSpec
 from tgc.numerics import samples
-from tgc.numerics.stress import Verdict, judge
+from tgc.numerics.stress import judge
 
 NEXT_ORDER = 0.25
 """The weight of what the derivative of a form costs, against what the form costs."""
@@ -46,20 +54,6 @@ ROUNDS = 8
 
 STRUCTURAL = ("cast", "stop_gradient")
 """Operations the graph's own rules differentiate: their derivative depends on more than values."""
-
-
-@dataclass(frozen=True)
-class Partial:
-    """One partial: the chosen form, the plain derivative it came from, its error, and all that was tried."""
-
-    operand: str
-    term: Expression
-    plain: str
-    worst: float
-    verdict: Verdict
-
-
-Partials = tuple[Partial | None, ...]
 
 
 def derive() -> dict[str, Partials]:

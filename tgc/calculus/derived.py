@@ -131,7 +131,7 @@ def d_cbrt(g: Builder, a: Node, y: Node) -> Partials:
 def d_pow(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a**b
     dy/da = a**b*b/a = where(b == 0, 0, pow(a, b - 1) * b)  [17.7 ULP]
-    dy/db = a**b*log(a) = where(and(a == 0, b >= 0), 0, y * log(a))  [1.9 ULP]
+    dy/db = a**b*log(a) = where((a == 0) & (b >= 0), 0, y * log(a))  [1.9 ULP]
     """
     t0 = g.map("eq", b, g.like(a, 0))
     t1 = g.map("sub", b, g.like(a, 1.0))
@@ -230,7 +230,7 @@ def d_logaddexp(g: Builder, a: Node, b: Node, y: Node) -> Partials:
 
 def d_xlogy(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = a * log(b)
-    dy/da = log(b) = where(and(a == 0, b <= 0), 0, log(b))  [1.6 ULP]
+    dy/da = log(b) = where((a == 0) & (b <= 0), 0, log(b))  [1.6 ULP]
     dy/db = a/b = a / b  [0.5 ULP]
     """
     t0 = g.map("eq", a, g.like(a, 0))
@@ -322,9 +322,9 @@ def d_atan(g: Builder, a: Node, y: Node) -> Partials:
 
 def d_atan2(g: Builder, a: Node, b: Node, y: Node) -> Partials:
     """y = atan2(a, b)
-    dy/da = b/(a**2 + b**2) = where(and(a == 0, b == 0), 0, b / hypot(b, a) / hypot(b, a))  [2.1
+    dy/da = b/(a**2 + b**2) = where((a == 0) & (b == 0), 0, b / hypot(b, a) / hypot(b, a))  [2.1
         ULP]
-    dy/db = -a/(a**2 + b**2) = where(and(a == 0, b == 0), 0, -a / hypot(b, a) / hypot(b, a))
+    dy/db = -a/(a**2 + b**2) = where((a == 0) & (b == 0), 0, -a / hypot(b, a) / hypot(b, a))
         [2.5 ULP]
     """
     t0 = g.map("eq", a, g.like(a, 0))

@@ -21,7 +21,7 @@ from tgc.calculus.terms import OPERANDS, replace, runner
 from tgc.ir.expressions import Apply, Expression, Number, Variable, parse
 from tgc.ir.ops import OpSpec
 from tgc.numerics import samples
-from tgc.numerics.stress import Form, Score, measure
+from tgc.numerics.stress import Form, Score, Verdict, measure
 
 COUNT = 300
 """Sample points per operand, landmarks aside."""
@@ -59,6 +59,20 @@ class Study:
     candidates: tuple[Candidate, ...]
     operands: Operands
     smooth: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One partial: the chosen form, the plain derivative it came from, its error, and all that was tried."""
+
+    operand: str
+    term: Expression
+    plain: str
+    worst: float
+    verdict: Verdict
+
+
+Partials = tuple[Partial | None, ...]
 
 
 def study(spec: OpSpec, whole: Any, k: int) -> Study | None:

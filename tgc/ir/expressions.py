@@ -42,6 +42,32 @@ _NAMED = {"inf": float("inf"), "nan": float("nan")}
 _KEYWORD = re.compile(r"\b(and|or|not)(?=\s*\()")  # operations whose names Python keeps for itself
 
 
+INFIX = {
+    "add": ("+", 1),
+    "sub": ("-", 1),
+    "mul": ("*", 2),
+    "div": ("/", 2),
+    "eq": ("==", 0),
+    "ne": ("!=", 0),
+    "lt": ("<", 0),
+    "le": ("<=", 0),
+    "gt": (">", 0),
+    "ge": (">=", 0),
+    "and": ("&", 0),
+    "or": ("|", 0),
+    "xor": ("^", 0),
+    "lshift": ("<<", 0),
+    "rshift": (">>", 0),
+}
+"""Operations that people write between their operands: the sign, and how tightly it binds."""
+
+
+def levels(op: str) -> tuple[int, int]:
+    """How tightly each operand of an operation of INFIX must bind to stand there without brackets."""
+    _, rank = INFIX[op]
+    return (rank, rank + (op in ("sub", "mul", "div"))) if rank else (1, 1)
+
+
 @cache
 def parse(text: str) -> Expression:
     """The expression a text stands for.

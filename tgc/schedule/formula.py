@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 from tgc.ir import nodes as n
+from tgc.ir.expressions import INFIX, levels
 from tgc.ir.nodes import Fold, Leaf, Map, Node, Take, View
 
-INFIX = {
-    "add": ("+", 1),
-    "sub": ("-", 1),
-    "mul": ("*", 2),
-    "div": ("/", 2),
-    "eq": ("==", 0),
-    "ne": ("!=", 0),
-    "lt": ("<", 0),
-    "le": ("<=", 0),
-    "gt": (">", 0),
-    "ge": (">=", 0),
-    "and": ("&", 0),
-    "or": ("|", 0),
-}
 DEPTH = 12
 WIDTH = 100
 
@@ -59,11 +46,8 @@ class _Writer:
             return f"-{self.text(node.args[0], depth - 1, 3)}"
         if node.op in INFIX:
             symbol, rank = INFIX[node.op]
-            left, right = (
-                self.text(a, depth - 1, rank + k * (node.op in ("sub", "mul", "div")))
-                for k, a in enumerate(node.args)
-            )
-            body = f"{left} {symbol} {right}"
+            sides = zip(node.args, levels(node.op))
+            body = f" {symbol} ".join(self.text(a, depth - 1, k) for a, k in sides)
             return f"({body})" if rank < level else body
         return f"{node.op}({', '.join(self.text(a, depth - 1) for a in node.args)})"
 
