@@ -427,13 +427,14 @@ class Body:
             for (name, _), (array, view) in self.views.items()
             if array.name == target and view.prepare is None and view.program is None
         ]
+        if not found or found[0].alias is not None or found[0].name in self.makes:
+            return False
         named = [a for a in operands if isinstance(a, str)]
         kinds = {a.dtype if isinstance(a, Const) else self.live.values[a].dtype for a in operands}
-        if not found or found[0].alias is not None or len(layout(s.axes, self.frame)) != 1:
-            return False
         if any(a not in self._arrays for a in named) or kinds != {s.dtype} or not s.dtype.is_float:
             return False  # its dtype might be another
-        if self.scopes or mentions([t for t in self.lines if not t.startswith("#")], target):
+        before = (line for line in self.lines if not line.startswith("#"))
+        if self.scopes or len(layout(s.axes, self.frame)) != 1 or mentions(before, target):
             return False
         self.makes.append(found[0].name)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 LINE = 100
 
@@ -17,7 +18,7 @@ def define(name: str, params: list[str], lines: list[str]) -> str:
     return "\n".join([*head, *broken]) + "\n"
 
 
-def mentions(lines: list[str], name: str) -> bool:
+def mentions(lines: Iterable[str], name: str) -> bool:
     """Whether a name occurs in any of some lines."""
     pattern = re.compile(rf"\b{re.escape(name)}\b")
     return any(pattern.search(line) for line in lines)
