@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tgc.codegen.naming import Names, cited, size_operand, size_text
+from tgc.codegen.naming import cited, size_operand
 from tgc.codegen.numpy.clamps import clamps
-from tgc.codegen.numpy.constants import Constants, dtype_text
+from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.folds import FOLDERS, Folds
 from tgc.codegen.numpy.functions import FUNCTIONS
 from tgc.codegen.numpy.indices import IndexArrays
 from tgc.codegen.numpy.lines import mentions
-from tgc.codegen.numpy.liveness import Liveness, Value, analyse, last_read
+from tgc.codegen.numpy.liveness import Value, analyse, last_read
 from tgc.codegen.numpy.padding import Padded, needed, padding, restates
 from tgc.codegen.numpy.products import sums_of_products
 from tgc.codegen.numpy.scalars import is_operator, operator_text, wanted_forms
+from tgc.codegen.numpy.sight import Array, Scope, Sight
 from tgc.codegen.numpy.slots import Lender, Place, Slots
 from tgc.codegen.numpy.streams import DRAWS, joint_draws
 from tgc.codegen.numpy.views import Layout, View, affine_view, layout
@@ -27,12 +28,11 @@ from tgc.errors import BackendError, Line
 from tgc.ir import dtypes
 from tgc.ir.dtypes import DType
 from tgc.ir.ops import OPS
-from tgc.ir.sizes import Dim, Size
+from tgc.ir.sizes import Size
 from tgc.kernel.ir import (
     Const,
     Index,
     Iota,
-    Kernel,
     Load,
     Loop,
     Op,
@@ -44,53 +44,16 @@ from tgc.kernel.ir import (
 from tgc.kernel.walk import statements
 
 
-@dataclass(frozen=True)
-class Array:
-    """An array in sight: its name outside of loops, and its dimensions."""
-
-    name: str
-    layout: Layout
-    is_scratch: bool = False
-
-
 @dataclass
-class Scope:
-    """A loop being written: its axis, bounds, what its slices are called, and the lines that make them."""
-
-    axis: str
-    low: str
-    high: str
-    slices: dict[str, str] = field(default_factory=dict)
-    header: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Body:
-    """Writes the body of `kernel`. What it needs from outside is collected in `views`, `slots`, `used` and `sizes`.
+class Body(Sight):
+    """Writes the body of a kernel. What it needs from outside is collected in `views`, `slots`, `used` and `sizes`.
 
     `numbers` are the lines for values that depend on sizes alone, which need not be made at each call. `makes` are the
     buffers that may be None instead of arrays: the first operation that writes into one makes it.
-
-    `names` is the scope of the block function; `sizes` and `arrays` map size symbols and buffers to their names in it.
     """
 
-    kernel: Kernel
-    constants: Constants
-    names: Names
-    sizes: dict[str, str]
-    arrays: dict[str, str]
-    frame: tuple[str, ...] = ()
-    lines: list[str] = field(default_factory=list)
     numbers: list[str] = field(default_factory=list)
     makes: list[str] = field(default_factory=list)
-    views: dict[tuple[str, Index], tuple[Array, View]] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    size_constants: dict[Const, str] = field(default_factory=dict)
-    scopes: list[Scope] = field(default_factory=list)
-    _arrays: dict[str, Array] = field(default_factory=dict)
-    _texts: dict[str, str] = field(default_factory=dict)
-    _scalars: dict[str, str] = field(default_factory=dict)
-    _locals: dict[str, str] = field(default_factory=dict)
     _masks: dict[tuple[str, DType], str] = field(default_factory=dict)
     _of_sizes: set[str] = field(default_factory=set)
     _line: Line | None = None
@@ -99,23 +62,20 @@ class Body:
         self.frame = tuple(a.name for a in self.kernel.axes)
         self.slots = Slots(self.names)
         self.indices = IndexArrays(self)
-        self.folds = Folds(self)
+        self.folds = Folds(self, self.indices)
         listed = statements(self.kernel.body)
         self._draws = [s for s in listed if isinstance(s, Op) and s.op in DRAWS]
         self._joint = joint_draws(self.kernel.body)
         self._loops = [s for s in statements(self.kernel.body) if isinstance(s, Loop)]
-        self._forms = wanted_forms(self.kernel)
+        self.forms = wanted_forms(self.kernel)
         self._find_views()
-        self.live: Liveness = analyse(self.kernel, self._may_write_early)
+        self.live = analyse(self.kernel, self._may_write_early)
         self.products = sums_of_products(self.kernel, self.live)
         self.clamps = clamps(self.kernel, self.live)
         self._plan_padding()
         self._lend_outputs()
 
     # --- preparation ---
-
-    def extent_of(self, axis: str) -> Dim:
-        return self.kernel.axis(axis).extent
 
     def _find_views(self) -> None:
         """Give each distinct affine access a view; the plain array keeps the buffer's name."""
@@ -146,10 +106,6 @@ class Body:
             alone = view.prepare is None or (counts[name] == 1 and name not in whole)
             local = self.names_of(name) if alone else self.names.new(f"{name}_view")
             self.views[name, index] = (Array(local, view.layout), view)
-
-    def names_of(self, buffer: str) -> str:
-        """The name of a buffer's array in this kernel."""
-        return self.arrays[buffer]
 
     def _plan_padding(self) -> None:
         """Find the loads done by slices, what merely repeats them, and what nobody needs then."""
@@ -201,79 +157,6 @@ class Body:
             if array.layout:
                 self.slots.lenders.append(Lender(place, head, closes, value.loops, strict))
 
-    # --- names of things ---
-
-    def use(self, name: str) -> str:
-        """`name`, noted as needed from outside."""
-        self.used.add(name)
-        return name
-
-    def reach(self, array: Array) -> str:
-        """The array as the innermost loop sees it: sliced along the axes of the loops around."""
-        name, dims = self.use(array.name), array.layout
-        for scope in self.scopes:
-            if scope.axis not in dims:
-                continue
-            if name not in scope.slices:
-                made = self.local(f"{name}_{scope.axis}")
-                at = dims.index(scope.axis)
-                bounds = (
-                    f":{scope.high} - {scope.low}"
-                    if array.is_scratch
-                    else f"{scope.low}:{scope.high}"
-                )
-                scope.header.append(f"{made} = {name}[{':, ' * at}{bounds}]")
-                scope.slices[name] = made
-            name = scope.slices[name]
-        return name
-
-    def operand(self, operand: Operand) -> str:
-        """The text of an operand."""
-        if isinstance(operand, Const):
-            if not isinstance(operand.value, Size):
-                return self.constants.name(operand)
-            if operand not in self.size_constants:
-                text = size_text(operand.value, self.sizes)
-                name = text if text.isidentifier() else "size"
-                self.size_constants[operand] = self.names.new(f"{name}_{operand.dtype.short}")
-            return self.use(self.size_constants[operand])
-        if operand in self._arrays:
-            return self.reach(self._arrays[operand])
-        return self._texts[operand]
-
-    def local(self, text: str) -> str:
-        """A name inside a loop: the same in every loop that asks for it."""
-        if text not in self._locals:
-            self._locals[text] = self.names.new(text)
-        return self._locals[text]
-
-    def size(self, dim: Dim) -> str:
-        return size_text(dim, self.sizes)
-
-    def define(self, name: str, expression: str) -> None:
-        """Bind a small or fresh value to a name of its own, in the forms that its users want (`scalars.py`)."""
-        local = self._texts[name] = self.names.new(name)
-        as_scalar, as_array = (name in wanted for wanted in self._forms)
-        if self.live.values[name].axes or not (as_scalar or as_array):
-            self.emit(f"{local} = {expression}")
-        elif not as_scalar:
-            self.emit(f"{local} = np.asarray({expression})")
-        else:
-            self._scalars[name] = local
-            self.emit(f"{local} = {expression}")
-            if as_array:
-                self._texts[name] = self.names.new(f"{name}_array")
-                self.emit(f"{self._texts[name]} = np.asarray({local})")
-
-    def scalar(self, name: str) -> str:
-        """The text of a value without axes as a numpy scalar."""
-        if name in self._scalars:
-            return self._scalars[name]
-        return f"{self.operand(name)}[()]" if name in self._arrays else self._texts[name]
-
-    def emit(self, line: str) -> None:
-        self.lines.append(line)
-
     def _cite(self, line: Line | None) -> None:
         """Say which line of the user's source comes next, when it changes."""
         if line is None or line == self._line:
@@ -295,7 +178,7 @@ class Body:
         if isinstance(s, Load):
             self._load(s)
         elif isinstance(s, Iota):
-            self._texts[s.name] = self._range(s) or self.indices.iota(s)
+            self.texts[s.name] = self._range(s) or self.indices.iota(s)
         elif isinstance(s, Op) and self._is_number(s):
             self._number(s)
         elif isinstance(s, Op):
@@ -311,10 +194,10 @@ class Body:
 
     def _load(self, s: Load) -> None:
         if s.mask is None and (s.buffer, s.index) in self.views:
-            self._arrays[s.name] = array = self.views[s.buffer, s.index][0]
+            self.stored[s.name] = array = self.views[s.buffer, s.index][0]
             if self._is_repeated(s, array.layout):
                 text = self.reach(array)
-                del self._arrays[s.name]
+                del self.stored[s.name]
                 self.define(s.name, f"np.ascontiguousarray({text})")
         elif s.name in self.padded and (target := self._destination(s)) is not None:
             self.lines += self.indices.padded(s, self.padded[s.name], target)
@@ -359,17 +242,17 @@ class Body:
         value, number = self.live.values[s.name], self.live.numbers.get(id(s), -1)
         if s.name in self.live.direct:
             store = self.live.direct[s.name]
-            self._arrays[s.name] = self.views[store.buffer, store.index][0]
+            self.stored[s.name] = self.views[store.buffer, store.index][0]
             self.slots.release(number, inplace)
-            return self.reach(self._arrays[s.name])
+            return self.reach(self.stored[s.name])
         dims = layout(s.axes, self.frame)
         if isinstance(s, Reduce) or not (self._is_full(dims) or s.name in self.padded):
             return None
         self.slots.release(number, inplace)
         place = self.slots.hold(s.name, s.dtype, dims, number, value.last, value.loops)
         scratch = any(place is p for p in self.slots.made)
-        self._arrays[s.name] = Array(place.name, dims, scratch)
-        return self.reach(self._arrays[s.name])
+        self.stored[s.name] = Array(place.name, dims, scratch)
+        return self.reach(self.stored[s.name])
 
     def _is_full(self, dims: Layout) -> bool:
         """Whether a value has every axis in sight, so that it is as large as a block."""
@@ -398,7 +281,7 @@ class Body:
         if s.op == "cast":
             if target is None:
                 text = f"{_as_array(args[0], s.args[0])}.astype({dtype_text(s.dtype)})"
-                self.define(s.name, f"{text}[()]" if s.name in self._forms[0] else text)
+                self.define(s.name, f"{text}[()]" if s.name in self.forms[0] else text)
             else:
                 self.emit(f"{target}[...] = {args[0]}")
             return
@@ -431,7 +314,7 @@ class Body:
             return False
         named = [a for a in operands if isinstance(a, str)]
         kinds = {a.dtype if isinstance(a, Const) else self.live.values[a].dtype for a in operands}
-        if any(a not in self._arrays for a in named) or kinds != {s.dtype} or not s.dtype.is_float:
+        if any(a not in self.stored for a in named) or kinds != {s.dtype} or not s.dtype.is_float:
             return False  # its dtype might be another
         before = (line for line in self.lines if not line.startswith("#"))
         if self.scopes or len(layout(s.axes, self.frame)) != 1 or mentions(before, target):
@@ -463,12 +346,12 @@ class Body:
         self.emit(f"{OPS[first.op].numpy}_each({at}, ({streams}), {seed}, ({targets}))")
 
     def _alias(self, name: str, other: str) -> None:
-        if other in self._arrays:
-            self._arrays[name] = self._arrays[other]
+        if other in self.stored:
+            self.stored[name] = self.stored[other]
         else:
-            self._texts[name] = self._texts[other]
-        if other in self._scalars:
-            self._scalars[name] = self._scalars[other]
+            self.texts[name] = self.texts[other]
+        if other in self.scalars:
+            self.scalars[name] = self.scalars[other]
 
     def _where(self, s: Op, args: list[str]) -> None:
         """By bits; only the `yes` operand may share the target."""
@@ -488,7 +371,7 @@ class Body:
         """What a selection selects by: the condition as integers of the size of what it selects, -1 where it holds."""
         name = s.args[0]
         size = dtypes.BY_NAME[f"int{8 * s.dtype.itemsize}"]
-        if not isinstance(name, str) or name not in self._arrays:
+        if not isinstance(name, str) or name not in self.stored:
             return f"-np.asarray({condition}, {dtype_text(size)})"
         value, made = self.live.values[name], self.live.values[s.name]
         key = (name, size)
@@ -497,7 +380,7 @@ class Body:
             place = self.slots.hold(
                 f"{name} {size.name}",
                 size,
-                self._arrays[name].layout,
+                self.stored[name].layout,
                 made.made,
                 value.last if again else made.made,
                 made.loops,
@@ -546,20 +429,20 @@ class Body:
             return
         if fold.name in self.live.direct:
             store = self.live.direct[fold.name]
-            self._arrays[fold.name] = self.views[store.buffer, store.index][0]
+            self.stored[fold.name] = self.views[store.buffer, store.index][0]
         else:
             place = self.slots.own(fold.name, fold.dtype, dims)
-            self._arrays[fold.name] = Array(place.name, dims, is_scratch=True)
-        self.emit(f"{self.reach(self._arrays[fold.name])}.fill({self.folds.identity(fold)})")
+            self.stored[fold.name] = Array(place.name, dims, is_scratch=True)
+        self.emit(f"{self.reach(self.stored[fold.name])}.fill({self.folds.identity(fold)})")
 
     def _step_fold(self, fold: Reduce) -> None:
         """Fold a block into the accumulator."""
         call, text = FOLDERS[fold.monoid], self.folds.reduction(fold)
-        if fold.name in self._arrays:
-            total = self.reach(self._arrays[fold.name])
+        if fold.name in self.stored:
+            total = self.reach(self.stored[fold.name])
             self.emit(f"{call}({total}, {text}, out={total})")
         else:
-            total = self._texts[fold.name]
+            total = self.texts[fold.name]
             self.emit(f"{total} = {call}({total}, {text})")
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tgc.codegen.numpy.constants import dtype_text
+from tgc.codegen.numpy.indices import IndexArrays
+from tgc.codegen.numpy.sight import Sight
 from tgc.codegen.numpy.views import Layout, layout
 from tgc.ir.nodes import identity
 from tgc.kernel.ir import Const, Operand, Reduce
-
-if TYPE_CHECKING:
-    from tgc.codegen.numpy.body import Body
 
 FOLDERS = {
     "sum": "np.add",
@@ -23,23 +20,23 @@ FOLDERS = {
 
 
 class Folds:
-    """The expressions of a body's folds."""
+    """The expressions of the folds in a block."""
 
-    def __init__(self, body: Body) -> None:
-        self.body = body
+    def __init__(self, sight: Sight, indices: IndexArrays) -> None:
+        self.sight, self.indices = sight, indices
 
     def reduction(self, s: Reduce, *, out: str | None = None) -> str:
         """The expression that folds a block's value."""
-        if s.name in self.body.products:
+        if s.name in self.sight.products:
             text = self._einsum(s)
             if out is not None and text.endswith(")") and ".dot(" in text:
                 return f"{text[:-1]}, {out})"
             return text if out is None else f"{out}[...] = {text}"
-        value = self.body.operand(s.value)
-        dims = layout(self._axes_of(s.value), self.body.frame)
+        value = self.sight.operand(s.value)
+        dims = layout(self._axes_of(s.value), self.sight.frame)
         missing = [a for a in s.over if a not in dims]
         if missing:
-            dims = layout(tuple({*self._axes_of(s.value), *s.over}), self.body.frame)
+            dims = layout(tuple({*self._axes_of(s.value), *s.over}), self.sight.frame)
             value = f"np.broadcast_to({value}, ({self._shape(dims)}))"
         special = None if missing else self._special_fold(s, value, dims)
         if special is not None and special.startswith("sum_line") and out is not None:
@@ -50,7 +47,7 @@ class Folds:
 
     def _reduce_call(self, s: Reduce, value: str, dims: Layout, out: str | None) -> str:
         over = [i for i, a in enumerate(dims) if a in s.over]
-        result = layout(s.axes, self.body.frame)
+        result = layout(s.axes, self.sight.frame)
         options = []
         if len(dims) > 1 and not result:
             options.append("axis=None")
@@ -61,7 +58,7 @@ class Folds:
             options.append("keepdims=True")
         if s.dtype.kind in ("int", "uint") and s.monoid in ("sum", "prod"):
             options.append(f"dtype={dtype_text(s.dtype)}")
-        if s.monoid in ("max", "min") and any(self.body.extent_of(a) == 0 for a in s.over):
+        if s.monoid in ("max", "min") and any(self.sight.extent_of(a) == 0 for a in s.over):
             options.append(f"initial={self.identity(s)}")
         drop = len(dims) - len(result) if keep else 0
         if out is not None:
@@ -76,14 +73,14 @@ class Folds:
         if (
             not plain
             or isinstance(s.value, Const)
-            or self.body.live.values[s.value].dtype is not s.dtype
+            or self.sight.live.values[s.value].dtype is not s.dtype
         ):
             return None
-        result = layout(s.axes, self.body.frame)
+        result = layout(s.axes, self.sight.frame)
         if s.monoid == "sum" and over == [len(dims) - 1] and len(dims) <= 2:
             widen = "[:, None]" if len(result) == 2 else ""
             return f"sum_line({value})" if len(dims) == 1 else f"sum_rows({value}){widen}"
-        if len(dims) != 2 or any(self.body.extent_of(a) == 0 for a in s.over):
+        if len(dims) != 2 or any(self.sight.extent_of(a) == 0 for a in s.over):
             return None
         if over == [0] and len(result) == 1:
             return f"fold_rows({FOLDERS[s.monoid]}, {value})"
@@ -92,11 +89,11 @@ class Folds:
         return None
 
     def _einsum(self, s: Reduce) -> str:
-        product = self.body.products[s.name]
+        product = self.sight.products[s.name]
         args = product.args if product.op == "mul" else product.args * 2
-        texts = [self.body.operand(a) for a in args]
-        dims = [layout(self._axes_of(a), self.body.frame) for a in args]
-        result = layout(s.axes, self.body.frame)
+        texts = [self.sight.operand(a) for a in args]
+        dims = [layout(self._axes_of(a), self.sight.frame) for a in args]
+        result = layout(s.axes, self.sight.frame)
         if not result and len(dims[0]) == 1 and dims[0] == dims[1]:
             return f"{texts[0]}.dot({texts[1]})"
         whole = max(dims, key=len)
@@ -104,12 +101,12 @@ class Folds:
             if all(d in (whole, whole[1:]) for d in dims):
                 widen = "[:, None]" if len(result) == 2 else ""
                 return f"np.vecdot({texts[0]}, {texts[1]}){widen}"
-        letters = {a: chr(ord("a") + i) for i, a in enumerate(self.body.frame)}
-        if all(len(a) == 1 for a in self.body.frame):
-            letters = {a: a for a in self.body.frame}
+        letters = {a: chr(ord("a") + i) for i, a in enumerate(self.sight.frame)}
+        if all(len(a) == 1 for a in self.sight.frame):
+            letters = {a: a for a in self.sight.frame}
         inputs = ",".join(
             "".join(
-                letters[self.body.frame[len(self.body.frame) - len(d) + i]] for i in range(len(d))
+                letters[self.sight.frame[len(self.sight.frame) - len(d) + i]] for i in range(len(d))
             )
             for d in dims
         )
@@ -124,15 +121,15 @@ class Folds:
         if s.dtype.kind in ("int", "uint") and s.monoid in ("max", "min"):
             kind = dtype_text(s.dtype)
             return f"{kind}(np.iinfo({kind}).{'min' if s.monoid == 'max' else 'max'})"
-        return self.body.constants.name(Const(identity(s.monoid, s.dtype), s.dtype))
+        return self.sight.constants.name(Const(identity(s.monoid, s.dtype), s.dtype))
 
     def _axes_of(self, operand: Operand) -> tuple[str, ...]:
-        return () if isinstance(operand, Const) else self.body.live.values[operand].axes
+        return () if isinstance(operand, Const) else self.sight.live.values[operand].axes
 
     def _shape(self, dims: Layout) -> str:
         """The shape of a layout in this block."""
         texts = []
         for d in dims:
-            low, high = ("0", "1") if d is None else self.body.indices.bounds(d)
+            low, high = ("0", "1") if d is None else self.indices.bounds(d)
             texts.append(high if low == "0" else f"{high} - {low}")
         return ", ".join(texts) + ","

@@ -8,20 +8,17 @@ expressions over these.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tgc.codegen.naming import size_operand, size_text
 from tgc.codegen.numpy.access import Part, is_contiguous, split_index
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.padding import Padded
+from tgc.codegen.numpy.sight import Sight
 from tgc.codegen.numpy.views import layout
 from tgc.ir import dtypes
 from tgc.ir.sizes import Dim
 from tgc.kernel.ir import Buffer, Const, Gathered, Index, Iota, Load, Program, Quotient, Store, Term
 from tgc.kernel.walk import gathers
-
-if TYPE_CHECKING:
-    from tgc.codegen.numpy.body import Body
 
 
 @dataclass
@@ -33,7 +30,7 @@ class IndexArrays:
     memory, `wholes` those needed whole although sliced too.
     """
 
-    body: Body
+    sight: Sight
     lanes: dict[str, str] = field(default_factory=dict)
     header: list[str] = field(default_factory=list)
     starts: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -47,76 +44,78 @@ class IndexArrays:
 
     def bounds(self, axis: str) -> tuple[str, str]:
         """First and one past the last position of this block along an axis."""
-        for scope in self.body.scopes:
+        for scope in self.sight.scopes:
             if scope.axis == axis:
                 return scope.low, scope.high
-        kernel_axis = self.body.kernel.axis(axis)
+        kernel_axis = self.sight.kernel.axis(axis)
         if kernel_axis.kind == "grid":
             return self.start(axis)
         return (
             self.range_of(axis)
             if kernel_axis.kind == "loop"
-            else ("0", self.body.size(kernel_axis.extent))
+            else ("0", self.sight.size(kernel_axis.extent))
         )
 
     def range_of(self, axis: str) -> tuple[str, str]:
         """The range a loop runs over: its program's share where the axis is split."""
-        found = self.body.kernel.axis(axis)
+        found = self.sight.kernel.axis(axis)
         if found.split is None:
-            return "0", self.body.size(found.extent)
+            return "0", self.sight.size(found.extent)
         return self.start(axis)
 
     def start(self, axis: str) -> tuple[str, str]:
         """The bounds of this block (or program) along a grid or split axis, as arguments of the block function."""
         if axis not in self.starts:
-            suffix = ("_lo", "_hi") if self.body.kernel.axis(axis).split is not None else ("0", "1")
+            suffix = (
+                ("_lo", "_hi") if self.sight.kernel.axis(axis).split is not None else ("0", "1")
+            )
             self.starts[axis] = (
-                self.body.names.new(axis + suffix[0]),
-                self.body.names.new(axis + suffix[1]),
+                self.sight.names.new(axis + suffix[0]),
+                self.sight.names.new(axis + suffix[1]),
             )
         low, high = self.starts[axis]
-        return self.body.use(low), self.body.use(high)
+        return self.sight.use(low), self.sight.use(high)
 
     def program(self, axis: str) -> str:
         """The program number along an axis, as an argument of the block function."""
         if axis not in self.programs:
-            self.programs[axis] = self.body.names.new(f"{axis}_program")
-        return self.body.use(self.programs[axis])
+            self.programs[axis] = self.sight.names.new(f"{axis}_program")
+        return self.sight.use(self.programs[axis])
 
     def positions(self, axis: str) -> str:
         """The integer array of an axis' positions in this block."""
-        body = self.body
-        for scope in body.scopes:
+        sight = self.sight
+        for scope in sight.scopes:
             if scope.axis == axis:
                 key = f"(positions {axis})"
                 if key not in scope.slices:
-                    scope.slices[key] = body.local(axis)
+                    scope.slices[key] = sight.local(axis)
                     text = f"np.arange({scope.low}, {scope.high}){self._widen(axis)}"
                     scope.header.append(f"{scope.slices[key]} = {text}")
                 return scope.slices[key]
         if axis not in self._positions:
-            name = self._positions[axis] = body.names.new(axis)
-            if body.kernel.axis(axis).kind == "lane":
+            name = self._positions[axis] = sight.names.new(axis)
+            if sight.kernel.axis(axis).kind == "lane":
                 self.lanes[axis] = name
             else:
                 low, high = self.start(axis)
                 self.header.append(f"{name} = np.arange({low}, {high}){self._widen(axis)}")
         name = self._positions[axis]
-        return body.use(name) if axis in self.lanes else name
+        return sight.use(name) if axis in self.lanes else name
 
     def lane_text(self, axis: str) -> str:
         """The positions of a lane, whole."""
-        return f"np.arange({self.body.size(self.body.extent_of(axis))}){self._widen(axis)}"
+        return f"np.arange({self.sight.size(self.sight.extent_of(axis))}){self._widen(axis)}"
 
     def _widen(self, axis: str) -> str:
-        dims = layout((axis,), self.body.frame)
+        dims = layout((axis,), self.sight.frame)
         return f"[:{', None' * (len(dims) - 1)}]" if len(dims) > 1 else ""
 
     # --- expressions ---
 
     def expression(self, terms: tuple[tuple[Term, Dim], ...], offset: Dim) -> str:
         """`offset + sum(coefficient * term)` as operators on arrays."""
-        sizes, text = self.body.sizes, ""
+        sizes, text = self.sight.sizes, ""
         for term, coefficient in terms:
             factor = self._term(term)
             if coefficient == 1:
@@ -140,11 +139,11 @@ class IndexArrays:
         if isinstance(term, Program):
             return self.program(term.axis)
         if isinstance(term, Gathered):
-            return self.body.operand(term.value)
+            return self.sight.operand(term.value)
         inner = self.expression(term.index.terms, term.index.offset)
         inner = inner if inner.isidentifier() or inner.isdigit() else f"({inner})"
         sign = "//" if isinstance(term, Quotient) else "%"
-        return f"({inner} {sign} {size_operand(term.divisor, self.body.sizes)})"
+        return f"({inner} {sign} {size_operand(term.divisor, self.sight.sizes)})"
 
     def iota(self, s: Iota) -> str:
         """The value of an iota: an expression of integer arrays, named if it is more than positions."""
@@ -156,24 +155,24 @@ class IndexArrays:
             text, bare = f"{text if bare else f'({text})'}.astype({dtype_text(s.dtype)})", False
         if bare:
             return text
-        name = self.body.names.new(s.name)
-        self.body.emit(f"{name} = {text}")
+        name = self.sight.names.new(s.name)
+        self.sight.emit(f"{name} = {text}")
         return name
 
     # --- gathers and scatters ---
 
     def load(self, s: Load) -> str:
         """A load by index arrays; under a mask the indices are clipped, so that nothing outside is touched."""
-        buffer = self.body.kernel.buffer(s.buffer)
+        buffer = self.sight.kernel.buffer(s.buffer)
         self._check(s)
         if s.mask is None:
             return self._element(buffer, s.index)
-        mask = self.body.operand(s.mask)
-        fill = self.body.constants.name(Const(s.fill, s.dtype))
+        mask = self.sight.operand(s.mask)
+        fill = self.sight.constants.name(Const(s.fill, s.dtype))
         if any(d == 0 for d in buffer.shape):
             index = self.expression(s.index.terms, s.index.offset)
             return f"np.full(np.broadcast({mask}, {index}).shape, {fill})"
-        parts = split_index(buffer, s.index, self.body.extent_of, inside=False)
+        parts = split_index(buffer, s.index, self.sight.extent_of, inside=False)
         if len(buffer.shape) == 1 and buffer.strides == (1,):
             array = self._array(buffer)
         elif (
@@ -192,41 +191,41 @@ class IndexArrays:
 
     def _check(self, s: Load) -> None:
         """Lines that raise for a position outside the axis it counts along."""
-        body = self.body
+        sight = self.sight
         for term in gathers(s.index):
-            value, extent = body.operand(term.value), size_text(term.extent, body.sizes)
-            where = body.constants.line(term.line)
-            made = body.live.values[term.value]
+            value, extent = sight.operand(term.value), size_text(term.extent, sight.sizes)
+            where = sight.constants.line(term.line)
+            made = sight.live.values[term.value]
             array = f"np.asarray({value})" if isinstance(made.by, Iota) else value
             unsigned = f"{array}.view(np.uint{8 * made.dtype.itemsize})"
             line = f"check_index({unsigned}, {extent}, {where})"
             if line not in self._checked:
                 self._checked.add(line)
-                body.emit(line)
+                sight.emit(line)
 
     def padded(self, s: Load, found: Padded, target: str) -> list[str]:
         """Fill the target, then copy the part of the buffer that lies in this block."""
-        body = self.body
-        fill = body.constants.name(Const(s.fill, s.dtype))
+        sight = self.sight
+        fill = sight.constants.name(Const(s.fill, s.dtype))
         lines, ranges = [f"{target}.fill({fill})"], dict[str, tuple[str, str]]()
         into: list[str] = []
-        for axis in layout(s.axes, body.frame):
+        for axis in layout(s.axes, sight.frame):
             low, high = self.bounds(axis) if axis is not None else ("0", "1")
             bounded = axis is not None and (axis in found.box.lows or axis in found.box.highs)
             if not bounded or axis is None:
                 ranges[axis or ""] = (low, high)
                 into.append(":")
                 continue
-            first, last = body.local(f"{axis}_first"), body.local(f"{axis}_last")
-            lows = [size_text(d, body.sizes) for d in found.box.lows.get(axis, [])]
-            highs = [size_text(d, body.sizes) for d in found.box.highs.get(axis, [])]
+            first, last = sight.local(f"{axis}_first"), sight.local(f"{axis}_last")
+            lows = [size_text(d, sight.sizes) for d in found.box.lows.get(axis, [])]
+            highs = [size_text(d, sight.sizes) for d in found.box.highs.get(axis, [])]
             lines.append(f"{first} = " + (f"max({', '.join([low, *lows])})" if lows else low))
             stop = f"min({', '.join([high, *highs])})" if highs else high
             lines.append(f"{last} = max({first}, {stop})")
             ranges[axis] = (first, last)
             shift = "" if low == "0" else f" - {low}"
             into.append(f"{first}{shift}:{last}{shift}")
-        buffer = body.kernel.buffer(s.buffer)
+        buffer = sight.kernel.buffer(s.buffer)
         source = self._flat(buffer) if found.flat else self._array(buffer)
         keys = [self._part_key(part, ranges) for part in found.parts]
         widen = self._widen_to(s, found)
@@ -235,7 +234,7 @@ class IndexArrays:
 
     def _part_key(self, part: Part, ranges: dict[str, tuple[str, str]]) -> str:
         if not part.terms:
-            return size_text(part.offset, self.body.sizes)
+            return size_text(part.offset, self.sight.sizes)
         axis = part.terms[0][0]
         assert isinstance(axis, str)
         low, high = ranges[axis]
@@ -243,9 +242,9 @@ class IndexArrays:
             return f"{low}:{high}"
         if isinstance(part.offset, int) and part.offset < 0:
             return f"{low} - {-part.offset}:{high} - {-part.offset}"
-        shift = size_text(part.offset, self.body.sizes)
+        shift = size_text(part.offset, self.sight.sizes)
         shift = (
-            f" - {size_operand(-part.offset, self.body.sizes)}"
+            f" - {size_operand(-part.offset, self.sight.sizes)}"
             if shift.startswith("-")
             else f" + {shift}"
         )
@@ -254,15 +253,15 @@ class IndexArrays:
     def _widen_to(self, s: Load, found: Padded) -> str:
         """New dimensions where the buffer lacks an axis the mask has."""
         has = [t for part in found.parts for t, _ in part.terms]
-        dims = layout(tuple(a for a in s.axes if a in has), self.body.frame)
+        dims = layout(tuple(a for a in s.axes if a in has), self.sight.frame)
         return f"[{', '.join('None' if d is None else ':' for d in dims)}]" if None in dims else ""
 
     def target(self, s: Store) -> str:
         """The left-hand side of a store by index arrays."""
-        return self._element(self.body.kernel.buffer(s.buffer), s.index)
+        return self._element(self.sight.kernel.buffer(s.buffer), s.index)
 
     def _element(self, buffer: Buffer, index: Index) -> str:
-        split = split_index(buffer, index, self.body.extent_of)
+        split = split_index(buffer, index, self.sight.extent_of)
         if split is None or split.shape is not None:
             return f"{self._flat(buffer)}[{self.expression(index.terms, index.offset)}]"
         keys = [self.expression(p.terms, p.offset) for p in split.parts]
@@ -276,7 +275,7 @@ class IndexArrays:
             buffer.name, buffer.dtype, (1 << 60, *buffer.shape[1:]), buffer.strides, buffer.role
         )
         lowered = Index(index.terms, index.offset + buffer.strides[0] * (1 << 59))
-        split = split_index(grown, lowered, self.body.extent_of)
+        split = split_index(grown, lowered, self.sight.extent_of)
         return split is not None and split.shape is None
 
     def _clipped(self, buffer: Buffer, parts: tuple[Part, ...]) -> str:
@@ -290,25 +289,25 @@ class IndexArrays:
 
     def _array(self, buffer: Buffer) -> str:
         """The whole array of a buffer; under another name where a slice of it has the buffer's own."""
-        own = self.body.names_of(buffer.name)
-        if all(array.name != own for array, _ in self.body.views.values()):
-            return self.body.use(own)
+        own = self.sight.names_of(buffer.name)
+        if all(array.name != own for array, _ in self.sight.views.values()):
+            return self.sight.use(own)
         if buffer.name not in self.wholes:
-            self.wholes[buffer.name] = self.body.names.new(f"{buffer.name}_all")
-        return self.body.use(self.wholes[buffer.name])
+            self.wholes[buffer.name] = self.sight.names.new(f"{buffer.name}_all")
+        return self.sight.use(self.wholes[buffer.name])
 
     def _flat(self, buffer: Buffer) -> str:
         """The buffer as flat memory, made at the kernel's top."""
         if buffer.name not in self.flats:
-            self.flats[buffer.name] = self.body.names.new(f"{buffer.name}_flat")
-        return self.body.use(self.flats[buffer.name])
+            self.flats[buffer.name] = self.sight.names.new(f"{buffer.name}_flat")
+        return self.sight.use(self.flats[buffer.name])
 
     def flat_text(self, buffer: Buffer) -> str:
         """The expression that makes it."""
-        name = self.body.names_of(buffer.name)
+        name = self.sight.names_of(buffer.name)
         if is_contiguous(buffer):
             return f"{name}.ravel()"
         span: Dim = 1
         for stride, extent in zip(buffer.strides, buffer.shape):
             span = span + stride * (extent - 1)
-        return f"as_strided({name}, ({self.body.size(span)},), ({buffer.dtype.itemsize},))"
+        return f"as_strided({name}, ({self.sight.size(span)},), ({buffer.dtype.itemsize},))"

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from tgc.codegen.naming import Names, size_operand
-from tgc.codegen.numpy.body import Array, Body
+from tgc.codegen.numpy.body import Body
 from tgc.codegen.numpy.constants import Constants, dtype_text
 from tgc.codegen.numpy.cost import grain_text
 from tgc.codegen.numpy.lines import define, mentions
@@ -18,6 +18,7 @@ from tgc.codegen.numpy.points import remove_points
 from tgc.codegen.numpy.repeats import remove_repeats
 from tgc.codegen.numpy.rooms import Room, tuple_text
 from tgc.codegen.numpy.short import write_out
+from tgc.codegen.numpy.sight import Array
 from tgc.codegen.numpy.streams import gather_streams
 from tgc.codegen.numpy.strength import reduce_strength
 from tgc.codegen.numpy.views import View
