@@ -23,7 +23,7 @@ class Library(NamedTuple):
     """
 
     name: str
-    gemm: dict[str, int]
+    gemm: dict[np.dtype[Any], int]
     set_threads: int
     threads: int
 
@@ -68,4 +68,8 @@ def _library(name: str, path: str, gemm: str, *threads: str) -> Library | None:
     except AttributeError:
         return None
     single, double, set_threads, *get = (ctypes.cast(f, ctypes.c_void_p).value or 0 for f in found)
-    return Library(name, {"float32": single, "float64": double}, set_threads, *(get or [0]))
+    by_dtype: dict[np.dtype[Any], int] = {
+        np.dtype(np.float32): single,
+        np.dtype(np.float64): double,
+    }
+    return Library(name, by_dtype, set_threads, *(get or [0]))

@@ -14,13 +14,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tgc.runtime.blas import library
 from tgc.runtime.native import Module
-from tgc.runtime.routine import Routine, integer
+from tgc.runtime.routine import NULL, Routine, integer
 from tgc.runtime.team import team
 from tgc.runtime.workers import threads
 
@@ -38,6 +38,8 @@ PROGRAMS = 16
 """How many programs there should be where others read them."""
 
 Array = np.ndarray[Any, Any]
+Addresses: TypeAlias = "ctypes.Array[ctypes.c_int64]"
+_One = ctypes.c_int64 * 1
 
 
 def matmul(a: Array, b: Array, *, out: Array) -> None:
@@ -47,36 +49,41 @@ def matmul(a: Array, b: Array, *, out: Array) -> None:
         np.matmul(a, b, out=out)
     else:
         where = shares.__index__()
-        _module(out.dtype.name)["product"](where, shares.programs, 0, where)
+        _module(out.dtype)["product"](where, shares.programs, 0, where)
 
 
 def _shares(a: Array, b: Array, out: Array) -> _Product | None:
-    """A share for each thread, of rows or of columns. None where the library may as well do it by itself."""
+    """A share for each thread: matrices of a stack, rows or columns. None where the library may as well do it alone."""
     left, right, into = _order(a), _order(b), _order(out)
     if left is None or right is None or into is None or into.turned != _BY_ROWS:
         return None
-    if not a.dtype == b.dtype == out.dtype or not _multiplied(out.dtype):
+    if not a.dtype == b.dtype == out.dtype or not _multiplied(out.dtype) or threads() == 1:
         return None
-    if out.size * a.shape[1] < LEAST or np.may_share_memory(a, out) or np.may_share_memory(b, out):
+    if out.size * a.shape[-1] < LEAST or np.may_share_memory(a, out) or np.may_share_memory(b, out):
         return None
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    if out.shape != (*stack, a.shape[-2], b.shape[-1]) or a.shape[-1] != b.shape[-2]:
+        return None  # it says what is wrong
     # Columns of a @ b are rows of b.T @ a.T. Turned matrices are the same memory, its lines called columns.
-    axis = int(out.shape[0] < out.shape[1])
+    axis = int(out.shape[-2] < out.shape[-1])
     (a, left), (b, right) = ((b, right), (a, left)) if axis else ((a, left), (b, right))
-    height = -(-out.shape[axis] // (threads() * UNIT)) * UNIT
-    if height >= out.shape[axis]:
+    m, pieces = out.shape[axis - 2], -(-threads() // math.prod(stack))
+    height = min(m, -(-m // (pieces * UNIT)) * UNIT)
+    if height >= math.prod(stack) * m:
         return None
     return _Product(
         (a, left),
         (b, right),
+        stack,
         run="limited",
         columns=axis,
-        a_step=a.strides[axis],
-        c=out.ctypes.data,
-        c_step=out.strides[axis],
+        a_step=a.strides[axis - 2],
+        c=_matrices(out, stack),
+        c_step=out.strides[axis - 2],
         ldc=into.far,
-        m=out.shape[axis],
-        n=out.shape[1 - axis],
-        k=a.shape[1 - axis],
+        m=m,
+        n=out.shape[-1 - axis],
+        k=a.shape[-1 - axis],
         height=height,
     )
 
@@ -84,7 +91,7 @@ def _shares(a: Array, b: Array, out: Array) -> _Product | None:
 def _multiplied(dtype: np.dtype[Any]) -> bool:
     """Whether there is a library for products of a type."""
     found = library()
-    return found is not None and dtype.name in found.gemm
+    return found is not None and dtype in found.gemm
 
 
 def panels(
@@ -100,18 +107,24 @@ def panels(
     left, right = _order(a), _order(b)
     if left is None or right is None or not _multiplied(a.dtype):
         return None
-    (m, k), n, item = a.shape, b.shape[1], a.itemsize
-    if m * n * k < LEAST or k * item > DEEPEST:
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    (m, k), n, item = a.shape[-2:], b.shape[-1], a.itemsize
+    rows = math.prod(stack) * m
+    if rows * n * k < LEAST or k * item > DEEPEST:
         return None
     unit = each // math.gcd(each, n)
-    height = min(TALLEST, ROOM // (n * item), m // PROGRAMS) // unit * unit
+    height = min(TALLEST, ROOM // (n * item), rows // PROGRAMS) // unit * unit
+    if height > m and m % unit == 0:
+        height -= height % m
     if height < LOWEST:
         return None
     return _Product(
         (a, left),
         (b, right),
+        stack,
         run="panels",
-        a_step=a.strides[0],
+        a_step=a.strides[-2],
+        c_step=n * item,
         ldc=n,
         m=m,
         n=n,
@@ -128,37 +141,56 @@ class _Product:
     """What native code is told of a product; in place of a team where rows are read as they are computed."""
 
     def __init__(
-        self, a: tuple[Array, _Order], b: tuple[Array, _Order], run: str, **values: int
+        self,
+        a: tuple[Array, _Order],
+        b: tuple[Array, _Order],
+        stack: tuple[int, ...],
+        run: str,
+        c: Addresses | None = None,
+        **values: int,
     ) -> None:
         # Columns of a @ b are rows of b.T @ a.T, so then `a` is on the right.
         lines, right = (values["n"], a) if values.get("columns") else (values["height"], b)
         apart = right[1].far * right[0].itemsize if right[1].turned == _BY_ROWS else 0
         blas = library(lines, apart)
         assert blas is not None
-        name = a[0].dtype.name
-        self.programs = -(-values["m"] // values["height"])
+        rows, dtype = math.prod(stack) * values["m"], a[0].dtype
+        self.programs = -(-rows // values["height"])
+        held = [_matrices(a[0], stack), _matrices(b[0], stack)] + ([] if c is None else [c])
         values |= {
-            "run": _module(name).address(run),
+            "run": _address(dtype, run),
             "team": team(),
             "users": ctypes.addressof(_users),
             "threads": blas.threads,
             "set_threads": blas.set_threads,
-            "gemm": blas.gemm[name],
-            "a": a[0].ctypes.data,
+            "gemm": blas.gemm[dtype],
             "a_turned": a[1].turned,
             "lda": a[1].far,
-            "b": b[0].ctypes.data,
             "b_turned": b[1].turned,
             "ldb": b[1].far,
+            "rows": rows,
             "programs": self.programs,
         }
+        values |= {name: ctypes.addressof(table) for name, table in zip("abc", held)}
         if blas.threads:
             _users[3] = blas.set_threads
-        self._words = (ctypes.c_int64 * len(_WORDS))(*(values.get(name, 0) for name in _WORDS))
-        self._factors = a[0], b[0]
+        self._words = _Words(*[values.get(name, 0) for name in _WORDS])
+        self._held = a[0], b[0], held
 
     def __index__(self) -> int:
         return ctypes.addressof(self._words)
+
+
+def _matrices(array: Array, stack: tuple[int, ...]) -> Addresses:
+    """The address of each matrix of an array that is broadcast to a stack."""
+    at = array.ctypes.data
+    if not stack:
+        return _One(at)
+    places = np.array(at)
+    strides = np.broadcast_to(array, (*stack, *array.shape[-2:])).strides
+    for extent, stride in zip(stack, strides):
+        places = np.add.outer(places, np.arange(extent) * stride)
+    return (ctypes.c_int64 * places.size).from_buffer(places.data)
 
 
 _BY_ROWS, _BY_COLUMNS = ord("N"), ord("T")
@@ -172,13 +204,13 @@ class _Order(NamedTuple):
 
 
 def _order(matrix: Array) -> _Order | None:
-    """None if it is no matrix, neither rows nor columns are contiguous, or they lie backwards."""
-    if matrix.ndim != 2:
+    """None if it is no matrix or stack of them, neither rows nor columns are contiguous, or they lie backwards."""
+    if matrix.ndim < 2:
         return None
-    item = matrix.itemsize
+    item, strides = matrix.itemsize, matrix.strides[-2:]
     for turned, (far, near), count in (
-        (_BY_ROWS, matrix.strides, matrix.shape[1]),
-        (_BY_COLUMNS, matrix.strides[::-1], matrix.shape[0]),
+        (_BY_ROWS, strides, matrix.shape[-1]),
+        (_BY_COLUMNS, strides[::-1], matrix.shape[-2]),
     ):
         if near == item and far % item == 0 and far // item >= max(1, count):
             return _Order(turned, far // item)
@@ -210,25 +242,45 @@ _POINTERS = (
     *("a", "b", "c"),
 )
 _NUMBERS = (
-    *("m", "n", "k", "columns", "a_turned", "b_turned", "lda", "ldb", "ldc", "a_step", "c_step"),
+    *(
+        "rows",
+        "m",
+        "n",
+        "k",
+        "columns",
+        "a_turned",
+        "b_turned",
+        "lda",
+        "ldb",
+        "ldc",
+        "a_step",
+        "c_step",
+    ),
     *("height", "programs", "count", "slot", "each", "beside"),
 )
 _WORDS = (*_POINTERS, *_NUMBERS)
-"""What lies where a product is described. Like a team it begins with what runs programs. Steps are in bytes."""
+"""What lies where a product is described. Like a team it begins with what runs programs. There are `rows` in a stack of
+matrices with `m` each, whose addresses are `a`, `b` and `c`. Steps are in bytes."""
+_Words = ctypes.c_int64 * len(_WORDS)
 _GIVEN = "ptr %given"
 
 
+@lru_cache(maxsize=4)
+def _address(dtype: np.dtype[Any], run: str) -> int:
+    return _module(dtype).address(run)
+
+
 @lru_cache(maxsize=2)
-def _module(name: str) -> Module:
+def _module(dtype: np.dtype[Any]) -> Module:
     routines = (
         _users_change(),
         _rows(),
         _product(),
-        _followed(np.dtype(name).itemsize),
+        _followed(dtype.itemsize),
         _limited(),
         _panels(),
     )
-    scalar = {"float32": "float", "float64": "double"}[name]
+    scalar = {"float32": "float", "float64": "double"}[dtype.name]
     numbers = f"@one = private constant {scalar} 1.0\n@zero = private constant {scalar} 0.0\n"
     declared = "declare i64 @llvm.smin.i64(i64, i64)\n"
     return Module(numbers + declared + "\n".join(r.text() for r in routines))
@@ -247,31 +299,54 @@ def _function(f: Routine, name: str) -> str:
 
 
 def _rows() -> Routine:
-    """`%height` rows from `%top` on, or columns, by the library on one thread."""
+    """`%height` rows from `%top` on, or columns, by the library on one thread, to where row 0 would be or to `c`."""
     f = Routine("void", "rows", _GIVEN, "i64 %top", "i64 %height", "ptr %to")
     before, own = f.variable("i32 0"), f.is_null(_word(f, "threads"))
     with f.when(own):
         f.write(before, f.call("i32", _function(f, "set_threads"), "i32 1"))
-    a = f.at(_word(f, "a"), f.times("i64 %top", _word(f, "a_step")))
-    left = _place(f, "a_turned"), f.variable("i64 %height"), a, _place(f, "lda")
-    right = _place(f, "b_turned"), _place(f, "n"), _word(f, "b"), _place(f, "ldb")
     by_columns = f.test("ne", _word(f, "columns"), integer(0))
+    next_row, end = f.variable("i64 %top"), f.add("i64 %top", "i64 %height")
+    with f.endless():
+        row, m = f.read(next_row), _word(f, "m")
+        with f.unless(f.test("slt", row, end)):
+            with f.when(own):
+                f.call("i32", _function(f, "set_threads"), f.read(before, "i32"))
+            f.give()
+        matrix = f.over(row, m)
+        inside = f.subtract(row, f.times(matrix, m))
+        some = f.call("i64", "@llvm.smin.i64", f.subtract(m, inside), f.subtract(end, row))
+        _multiply(f, by_columns, matrix, row, inside, f.variable(some))
+        f.write(next_row, f.add(row, some))
+    return f
 
-    def multiply(first: tuple[str, ...], second: tuple[str, ...]) -> None:
+
+def _multiply(f: Routine, by_columns: str, matrix: str, row: str, inside: str, height: str) -> None:
+    """Rows of one matrix, from the one `inside` on."""
+    to = f.variable(f.at("ptr %to", f.times(row, _word(f, "c_step"))))
+    with f.when(f.is_null("ptr %to")):
+        own = f.element(_word(f, "c"), matrix)
+        f.write(to, f.at(own, f.times(inside, _word(f, "c_step"))))
+    a = f.at(f.element(_word(f, "a"), matrix), f.times(inside, _word(f, "a_step")))
+    left = _place(f, "a_turned"), height, a, _place(f, "lda")
+    right = (
+        _place(f, "b_turned"),
+        _place(f, "n"),
+        f.element(_word(f, "b"), matrix),
+        _place(f, "ldb"),
+    )
+
+    def call(first: tuple[str, ...], second: tuple[str, ...]) -> None:
         turned, sizes, places, far = zip(first, second, strict=True)
-        matrices = (places[0], far[0], places[1], far[1])
-        numbers = (*sizes, _place(f, "k"), "ptr @one", *matrices, "ptr @zero")
-        f.call("void", _function(f, "gemm"), *turned, *numbers, "ptr %to", _place(f, "ldc"))
+        factors = places[0], far[0], places[1], far[1]
+        numbers = *sizes, _place(f, "k"), "ptr @one", *factors, "ptr @zero"
+        into = f.read(to, "ptr"), _place(f, "ldc")
+        f.call("void", _function(f, "gemm"), *turned, *numbers, *into)
 
     # The library's matrices are columns of columns: rows of a @ b are columns of b.T @ a.T.
     with f.when(by_columns):
-        multiply(left, right)
+        call(left, right)
     with f.unless(by_columns):
-        multiply(right, left)
-    with f.when(own):
-        f.call("i32", _function(f, "set_threads"), f.read(before, "i32"))
-    f.give()
-    return f
+        call(right, left)
 
 
 @contextmanager
@@ -279,7 +354,7 @@ def _programs(f: Routine) -> Iterator[tuple[str, str]]:
     """For each program of a range, its first row and how many it has."""
     with f.each(f.subtract("i64 %last", "i64 %first")) as k:
         top = f.times(f.add("i64 %first", k), _word(f, "height"))
-        rest = f.subtract(_word(f, "m"), top)
+        rest = f.subtract(_word(f, "rows"), top)
         yield top, f.call("i64", "@llvm.smin.i64", rest, _word(f, "height"))
 
 
@@ -287,8 +362,7 @@ def _product() -> Routine:
     """Programs of a product that is wanted as a whole."""
     f = Routine("void", "product", _GIVEN, "i64 %first", "i64 %last", linkage="")
     with _programs(f) as (top, height):
-        to = f.at(_word(f, "c"), f.times(top, _word(f, "c_step")))
-        f.call("void", "@rows", _GIVEN, top, height, to)
+        f.call("void", "@rows", _GIVEN, top, height, NULL)
     f.give()
     return f
 
@@ -311,10 +385,10 @@ def _followed(item: int) -> Routine:
         return f.times(number, _word(f, "beside"))
 
     with _programs(f) as (top, height):
-        f.call("void", "@rows", _GIVEN, top, height, rows)
+        start = f.at(rows, f.subtract(integer(0), f.times(top, line)))
+        f.call("void", "@rows", _GIVEN, top, height, start)
         with f.each(count) as k:
             f.write(f.beyond(own, k), f.element(_word(f, "arguments"), k, "i64"))
-        start = f.at(rows, f.subtract(integer(0), f.times(top, line)))
         f.write(f.beyond(own, _word(f, "slot")), start)
         low = program(top, integer(0))
         high = program(f.add(top, height), f.subtract(_word(f, "each"), integer(1)))

@@ -532,7 +532,8 @@ def test_a_mask_that_is_no_box_still_holds(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     "subscripts",
     ["ij,jk->ik", "ij,kj->ik", "ji,jk->ik", "ij,jk->ki", "bij,bjk->bik", "bij,bkj->bik", "ij,j->i", "i,i->", "i,ij->j",
-     "bij,jk->bik", "bi,bi->b", "ijk,jkl->il", "i,j->ij", "bij,bjk->bki"],
+     "bij,jk->bik", "jk,bij->bik", "jbi,jk->bik", "ijb,ijk->bk", "blij,bljk->blik", "bij,jkl->bikl", "ijl,kjl->ik",
+     "bij,jlk->blik", "bi,bi->b", "ijk,jkl->il", "i,j->ij", "bij,bjk->bki"],
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", [float32, float64, int64, float16, BY_NAME["bfloat16"]], ids=str)
 def test_library_products(subscripts: str, dtype: DType, rng: np.random.Generator) -> None:

@@ -262,12 +262,11 @@ def test_shares_are_the_product(
 
 
 def test_what_cannot_be_shared_is_numpys(taken: list[str]) -> None:
-    """Small products, stacks of them, factors that lie backwards, other types, and outputs that are factors."""
+    """Small products, factors that lie backwards, other types, and outputs that are factors."""
     a, b = factors(300, 300, 300)
-    big = np.random.default_rng(0).standard_normal((3, 300, 300)).astype(np.float32)
     for left, right in (
         (a[:9], b),
-        (big, b),
+        (np.stack([a[:9]] * 3), b),
         (a[:, ::-1], b),
         (a.astype(np.float16), b.astype(np.float16)),
         (a, b.astype(np.float64)),
@@ -279,12 +278,83 @@ def test_what_cannot_be_shared_is_numpys(taken: list[str]) -> None:
     products.matmul(a, b, out=a)
     assert np.array_equal(a, right)
     with tgc.settings(threads=1):
-        products.matmul(big[0], b, out=a)
+        products.matmul(right, b, out=a)
     assert not taken
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "left, right",
+    [
+        ((12, 64, 90), (12, 90, 80)),
+        ((3, 5, 33, 90), (3, 5, 90, 201)),
+        ((2, 1, 197, 70), (7, 70, 64)),
+        ((70, 150), (3, 5, 150, 101)),
+        ((2, 400, 150), (150, 300)),
+        ((1, 4, 120, 120), (5, 1, 120, 120)),
+    ],
+)
+def test_shares_of_stacks(
+    left: tuple[int, ...], right: tuple[int, ...], dtype: str, taken: list[str]
+) -> None:
+    """Broadcast, turned, every second matrix, into a part of something larger; each matrix is another."""
+    rng = np.random.default_rng(len(left) + right[-1])
+    a, b = rng.standard_normal(left).astype(dtype), rng.standard_normal(right).astype(dtype)
+    turned = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2)
+    apart = np.repeat(a, 2, axis=0)[::2] if len(left) > 2 else a
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    for x, w in ((a, b), (apart, turned)):
+        for threads in (2, 3, 40):
+            room = np.full((*expected.shape[:-1], expected.shape[-1] + 11), np.nan, dtype)
+            with tgc.settings(threads=threads):
+                products.matmul(x, w, out=room[..., 4:-7])
+            np.testing.assert_allclose(room[..., 4:-7], expected, atol=1e-3)
+            assert np.isnan(room[..., :4]).all() and np.isnan(room[..., -7:]).all()
+    assert taken == ["limited"] * 6
+
+
+def attention(q, k, mask):  # type: ignore[no-untyped-def]
+    s = q @ k.swapaxes(-1, -2) + mask
+    e = tgc.exp(s - tgc.max(s, axis=-1, keepdims=True))
+    return e / tgc.sum(e, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "queries, keys, mask",
+    [
+        ((8, 8, 128, 64), (8, 8, 128, 64), (1,)),
+        ((8, 8, 128, 64), (8, 8, 128, 64), (128, 128)),
+        ((8, 8, 64, 32), (8, 8, 96, 32), (1,)),
+        ((5, 4, 197, 64), (5, 4, 197, 64), (1,)),
+        ((2, 1000, 80), (80, 80), (80,)),
+    ],
+)
+def test_kernels_follow_stacks(
+    queries: tuple[int, ...],
+    keys: tuple[int, ...],
+    mask: tuple[int, ...],
+    taken: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows of one matrix after the other; what is read for each is of its own matrix. Or as a whole, the same."""
+    rng = np.random.default_rng(sum(queries))
+    args = [rng.standard_normal(shape).astype(np.float32) for shape in (queries, keys, mask)]
+    function = tgc.jit(attention, backend="native")
+    several = []
+    for threads in (1, 2, 3):
+        with tgc.settings(threads=threads):
+            several.append(function(*args))
+    assert taken == ["panels"] * 3
+    s = args[0].astype(np.float64) @ args[1].swapaxes(-1, -2).astype(np.float64) + args[2]
+    e = np.exp(s - s.max(-1, keepdims=True))
+    monkeypatch.setattr(products, "LOWEST", 1 << 60)
+    for result in (several[0], function(*args)):
+        np.testing.assert_allclose(result, e / e.sum(-1, keepdims=True), rtol=1e-3, atol=1e-6)
+    assert np.array_equal(several[0], several[1]) and np.array_equal(several[0], several[2])
+
+
 def test_products_beside_kernels_are_shared(taken: list[str]) -> None:
-    """Where there is nothing but products numpy's library does as well."""
+    """Where there is nothing but a product numpy's library does as well, but not with a stack."""
 
     def both(x, w, b):  # type: ignore[no-untyped-def]
         return tgc.tanh(x @ w + b), x.T @ x
@@ -294,7 +364,11 @@ def test_products_beside_kernels_are_shared(taken: list[str]) -> None:
         tgc.jit(both, backend="native")(x, w, np.zeros(192, np.float32))
         assert sorted(taken) == ["limited", "panels"]
         tgc.jit(lambda x, w: (x @ w, x.T @ x), backend="native")(x, w)
-    assert len(taken) == 2
+        assert len(taken) == 2
+        stack = np.stack([x, x + 1])
+        y = tgc.jit(lambda x: x @ x.swapaxes(-1, -2), backend="native")(stack)
+    assert taken[2:] == ["limited"]
+    np.testing.assert_allclose(y, stack @ stack.swapaxes(-1, -2), atol=1e-3)
 
 
 @pytest.mark.parametrize("donated", ["x", "w"])

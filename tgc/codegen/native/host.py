@@ -9,10 +9,11 @@ from tgc.codegen.native.kernel import Emitted
 from tgc.codegen.native.rows import Follower, followed
 from tgc.codegen.numpy.host import Host, allocated
 from tgc.codegen.numpy.host import emit_host as emit_host_function
+from tgc.codegen.numpy.matrices import as_matrices
 from tgc.ir import dtypes
 from tgc.ir.ops import OPS
 from tgc.ir.sizes import Dim, product
-from tgc.kernel.ir import Kernel, Launch, Load, Op, Plan, Store
+from tgc.kernel.ir import Kernel, Launch, Load, Matmul, Op, Plan, Store
 from tgc.kernel.walk import statements
 from tgc.schedule.target import NATIVE
 
@@ -28,22 +29,27 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
     held = _held(plan)
     followers = {f.launch: f for f in followed(plan)}
     behind = {f.product for f in followers.values()}
-    matmul = (
-        "matmul" if launched else "np.matmul"
-    )  # the library's threads would be in the way of kernels
-    factors: dict[int, tuple[str, str]] = {}
+    stacks = {
+        position
+        for position, step in enumerate(plan.steps)
+        if isinstance(step, Matmul) and (m := as_matrices(plan, step)) and m.is_stack
+    }
+    products: dict[int, tuple[str, str]] = {}
 
     def launch(position: int, args: list[str], host: Host) -> list[str]:
         found = followers.get(position)
         if found is None:
             return _launch(launched[position], args, host)
-        return _follow(launched[position], args, host, found, factors[found.product])
+        return _follow(launched[position], args, host, found, *products[found.product])
 
     def multiply(position: int, pair: tuple[str, str], out: str) -> list[str]:
+        factors = ", ".join(pair)
         if position in behind:
-            factors[position] = pair
+            products[position] = factors, f"matmul({factors}, out={out})"
             return []
-        return [f"{matmul}({', '.join(pair)}, out={out})"]
+        # The library's own threads would be in the way of kernels, and wait for each matrix of a stack.
+        ours = launched or position in stacks
+        return [f"{'matmul' if ours else 'np.matmul'}({factors}, out={out})"]
 
     return emit_host_function(
         plan,
@@ -57,20 +63,20 @@ def emit_host(plan: Plan, module_names: Names, launched: Mapping[int, Emitted]) 
 
 
 def _follow(
-    code: Emitted, args: list[str], host: Host, found: Follower, factors: tuple[str, str]
+    code: Emitted, args: list[str], host: Host, found: Follower, factors: str, product: str
 ) -> list[str]:
     """A launch whose programs come each after the rows of a product that they read, where that pays."""
     name = host.buffers[found.buffer.name]
-    rows, pair = host.names.new("rows"), ", ".join(factors)
+    rows = host.names.new("rows")
     each = size_text(found.each, host.sizes)
     beside = size_text(found.beside, host.sizes)
     words = len(args) + bool(code.gathers)  # the last is where its result goes
     return [
         f"{name} = 0",
-        f"{rows} = panels({pair}, place=({words}, {args.index(name)}), each={each}, beside={beside})",
+        f"{rows} = panels({factors}, place=({words}, {args.index(name)}), each={each}, beside={beside})",
         f"if {rows} is None:",
         f"    {allocated(found.buffer, name, host.sizes, {})}",
-        f"    matmul({pair}, out={name})",
+        f"    {product}",
         *_launch(code, args, host, rows),
     ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tgc.codegen.numpy.matrices import as_matrices
 from tgc.ir.sizes import Dim, product
 from tgc.kernel.ir import Buffer, Kernel, Launch, Load, Matmul, Plan, Step
 from tgc.kernel.walk import outer_axes, statements
@@ -33,7 +34,9 @@ def followed(plan: Plan) -> Iterator[Follower]:
         if not isinstance(step, Matmul):
             continue
         out, factors = plan.buffer(step.out), {step.a, step.b}
-        if out.role != "scratch" or users[step.out] != 2 or len(out.shape) != 2:
+        if out.role != "scratch" or users[step.out] != 2:
+            continue
+        if as_matrices(plan, step) is None:
             continue
         if any(plan.buffer(name).dtype is not step.dtype for name in (*factors, step.out)):
             continue
@@ -69,16 +72,23 @@ def _in_order(kernel: Kernel, buffer: Buffer) -> tuple[Dim, Dim] | None:
             continue
         terms = dict(s.index.terms)
         own = terms.pop(rows.name, None)
-        if own is None or s.index.offset != 0:
+        inner = {name: stride for name, stride in terms.items() if isinstance(name, str)}
+        if own is None or s.index.offset != 0 or len(inner) < len(terms):
             return None
-        if own == 1:
-            if terms or rows.extent != product(buffer.shape):
-                return None
-            each: Dim = step
-        else:
-            ((axis, near),) = terms.items() if len(terms) == 1 else ((None, 0),)
-            whole = isinstance(axis, str) and kernel.axis(axis).extent == buffer.shape[1]
-            if near != 1 or not whole or (rows.extent, own) != (buffer.shape[0], buffer.shape[1]):
-                return None
-            each = own * step
+        if _elements(kernel, inner) != own or own * rows.extent != product(buffer.shape):
+            return None
+        each = own * step
     return each, product(tuple(a.programs for a in outer[1:]))
+
+
+def _elements(kernel: Kernel, strides: Mapping[str, Dim]) -> Dim | None:
+    """How many elements an index runs over that has such axes. None if it does not come to each once."""
+    count: Dim = 1
+    left = dict(strides)
+    while left:
+        name = next((name for name, stride in left.items() if stride == count), None)
+        if name is None:
+            return None
+        count = count * kernel.axis(name).extent
+        del left[name]
+    return count

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tgc.codegen.naming import Names, returned, size_text, written_back
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.lines import define
-from tgc.errors import BackendError
+from tgc.codegen.numpy.matrices import as_matrices
 from tgc.ir.dtypes import DType
 from tgc.ir.sizes import Dim, product, symbols
 from tgc.kernel.ir import Binding, Buffer, Launch, Matmul, Plan
@@ -164,6 +164,8 @@ def _symbols(plan: Plan) -> set[str]:
     for step in plan.steps:
         if isinstance(step, Launch):
             found |= set(step.kernel.sizes)
+        elif (matrices := as_matrices(plan, step)) is not None:
+            found |= matrices.symbols
     return found
 
 
@@ -212,49 +214,21 @@ def _matmul(position: int, host: Host, multiply: Multiplier) -> list[str]:
     """One library product: of matrices where it is one, else by einsum."""
     step, plan = host.plan.steps[position], host.plan
     assert isinstance(step, Matmul)
-    inputs, _, output = step.subscripts.replace(" ", "").partition("->")
-    left, right = inputs.split(",")
     a, b, out = (plan.buffer(n) for n in (step.a, step.b, step.out))
     texts = [_operand(host.buffers[x.name], x.dtype, step.dtype) for x in (a, b)]
     target = host.buffers[out.name]
-    factors = _factors(texts, left, right, output) or _factors(texts[::-1], right, left, output)
-    whole = out.dtype is step.dtype and output != ""
-    if factors is not None and whole:
+    whole = out.dtype is step.dtype and out.shape != ()
+    found = as_matrices(plan, step)
+    if found is None:
+        call = f'np.einsum("{step.subscripts}", {texts[0]}, {texts[1]}, optimize=True'
+        return [f"{call}, out={target})" if whole else f"{target}[...] = {call})"]
+    first, second = texts[::-1] if found.turned else texts
+    factors = found.first.text(first, host.sizes), found.second.text(second, host.sizes)
+    target = found.out.text(target, host.sizes)
+    if whole:
         return multiply(position, factors, target)
-    if factors is not None:
-        return [f"{target}[...] = np.matmul({', '.join(factors)})"]
-    call = f'np.einsum("{step.subscripts}", {texts[0]}, {texts[1]}, optimize=True'
-    return [f"{call}, out={target})" if whole else f"{target}[...] = {call})"]
+    return [f"{target}[...] = np.matmul({', '.join(factors)})"]
 
 
 def _operand(name: str, dtype: DType, compute: DType) -> str:
     return name if dtype is compute else f"{name}.astype({dtype_text(compute)})"
-
-
-def _factors(texts: list[str], left: str, right: str, output: str) -> tuple[str, str] | None:
-    """The factors of a (batched) matrix product, if the subscripts are one giving `output`, in this order."""
-    batch = [c for c in output if c in left and c in right]
-    rows = [c for c in output if c in left and c not in right]
-    columns = [c for c in output if c in right and c not in left]
-    inner = [c for c in left if c in right and c not in output]
-    if (
-        len(inner) != 1
-        or len(rows) > 1
-        or len(columns) > 1
-        or set(left + right) != {*output, *inner}
-    ):
-        return None
-    if output != "".join([*batch, *rows, *columns]) or (batch and not (rows and columns)):
-        return None
-    first = _arranged(texts[0], left, "".join([*batch, *rows, *inner]))
-    second = _arranged(texts[1], right, "".join([*batch, *inner, *columns]))
-    return first, second
-
-
-def _arranged(text: str, have: str, want: str) -> str:
-    if have == want:
-        return text
-    if sorted(have) != sorted(want):
-        raise BackendError(f"subscripts {have} do not hold {want}")
-    places = [have.index(c) for c in want]
-    return f"{text}.T" if places == [1, 0] else f"{text}.transpose({', '.join(map(str, places))})"
