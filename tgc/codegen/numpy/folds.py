@@ -48,6 +48,9 @@ class Folds:
     def _reduce_call(self, s: Reduce, value: str, dims: Layout, out: str | None) -> str:
         over = [i for i, a in enumerate(dims) if a in s.over]
         result = layout(s.axes, self.sight.frame)
+        # In front of the axes that are kept the result has none of length 1 any more.
+        kept = [i for i in range(len(dims)) if i not in over]
+        over = sorted([*over, *kept[: max(0, len(kept) - len(result))]])
         options = []
         if len(dims) > 1 and not result:
             options.append("axis=None")
