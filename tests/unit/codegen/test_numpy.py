@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tgc
 from tests.support.kernel_builder import KernelBuilder, buffer
 from tests.support.sample_plans import (
     SAMPLES,
@@ -552,21 +551,6 @@ def test_library_products(subscripts: str, dtype: DType, rng: np.random.Generato
     kind = evaluate_plan(plan, [a, b], exact=True).outputs[0].dtype
     (got,) = host(plan)(a.astype(kind), b.astype(kind))
     np.testing.assert_array_equal(got.astype(np.float64), np.einsum(subscripts, a, b))
-
-
-def test_totals_of_blocks_have_no_axis_of_length_1_in_front(rng: np.random.Generator) -> None:
-    """A sum over two axes whose inner one is folded in each block before the outer one is."""
-
-    def loss(a: Any, b: Any, c: Any) -> Any:
-        y = a @ b
-        return tgc.sum(y) + tgc.sum(tgc.sin(tgc.sum(y, axis=-2) + c))
-
-    a, b, c = (rng.standard_normal(s) for s in ((3, 64, 1), (1, 1, 17), (17,)))
-    da, db, dc = tgc.jit(tgc.grad(loss, argnums=(0, 1, 2)), backend="numpy")(a, b, c)
-    slope = np.cos((a @ b).sum(-2) + c)
-    np.testing.assert_allclose(db[0, 0], (a * (1 + slope[:, None])).sum((0, 1)))
-    np.testing.assert_allclose(da[:, :, 0], (b * (1 + slope[:, None])).sum(-1).repeat(64, 1))
-    np.testing.assert_allclose(dc, slope.sum(0))
 
 
 def test_numbers_passed_by_value(rng: np.random.Generator) -> None:
