@@ -93,6 +93,8 @@ def current() -> Settings:
 
 # The settings of the innermost `with settings(...)` block, or None outside of one: a cheap part of a call's key.
 override = _current.get
+# Puts them in force in a context that begins without.
+adopt = _current.set
 
 
 class _Changes(contextlib.ContextDecorator):

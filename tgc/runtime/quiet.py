@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from tgc.settings import adopt, override
+
 Result = TypeVar("Result")
 
 BUFFER = 1024
@@ -61,5 +63,7 @@ def quiet(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _apart() -> Callable[..., Any]:
-    """A function that calls others under that record, which is all that its context holds."""
-    return _CONTEXT.copy().run
+    """A function that calls others under that record and the settings now in force, all that its context holds."""
+    context = _CONTEXT.copy()
+    context.run(adopt, override())
+    return context.run

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tgc
 from tgc.runtime import quiet as module
-from tgc.runtime import steps
+from tgc.runtime import steps, workers
 from tgc.runtime.quiet import quiet
 from tgc.runtime.steps import Lines
 
@@ -69,6 +70,13 @@ def test_small_calls_enter_a_context_that_one_at_a_time_can_have():
     assert outer(1) == 3
     assert seen == ["ignore"]
     assert np.geterr()["over"] == "warn"
+
+
+def test_small_calls_have_as_many_threads_as_others():
+    """Small arguments may mean much work in between."""
+    with tgc.settings(threads=3):
+        small = step(quiet(lambda x: (workers.threads(),)))
+    assert small(0) == 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError])
