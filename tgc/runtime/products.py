@@ -38,8 +38,7 @@ PROGRAMS = 16
 """How many programs there should be where others read them."""
 
 Array = np.ndarray[Any, Any]
-Addresses: TypeAlias = "ctypes.Array[ctypes.c_int64]"
-_One = ctypes.c_int64 * 1
+Offsets: TypeAlias = "ctypes.Array[ctypes.c_int64]"
 
 
 def matmul(a: Array, b: Array, *, out: Array) -> None:
@@ -78,7 +77,7 @@ def _shares(a: Array, b: Array, out: Array) -> _Product | None:
         run="limited",
         columns=axis,
         a_step=a.strides[axis - 2],
-        c=_matrices(out, stack),
+        c=out,
         c_step=out.strides[axis - 2],
         ldc=into.far,
         m=m,
@@ -146,17 +145,17 @@ class _Product:
         b: tuple[Array, _Order],
         stack: tuple[int, ...],
         run: str,
-        c: Addresses | None = None,
+        c: Array | None = None,
         **values: int,
     ) -> None:
         # Columns of a @ b are rows of b.T @ a.T, so then `a` is on the right.
-        lines, right = (values["n"], a) if values.get("columns") else (values["height"], b)
+        height = min(values["height"], values["m"])
+        lines, right = (values["n"], a) if values.get("columns") else (height, b)
         apart = right[1].far * right[0].itemsize if right[1].turned == _BY_ROWS else 0
         blas = library(lines, apart)
         assert blas is not None
         rows, dtype = math.prod(stack) * values["m"], a[0].dtype
         self.programs = -(-rows // values["height"])
-        held = [_matrices(a[0], stack), _matrices(b[0], stack)] + ([] if c is None else [c])
         values |= {
             "run": _address(dtype, run),
             "team": team(),
@@ -171,26 +170,27 @@ class _Product:
             "rows": rows,
             "programs": self.programs,
         }
-        values |= {name: ctypes.addressof(table) for name, table in zip("abc", held)}
+        self._held = [a[0], b[0]] if c is None else [a[0], b[0], c]
+        tables = [_offsets(stack, x.shape[:-2], x.strides[:-2]) for x in self._held]
+        for name, array, table in zip("abc", self._held, tables):
+            values |= {name: array.ctypes.data, f"{name}_matrices": ctypes.addressof(table)}
         if blas.threads:
             _users[3] = blas.set_threads
         self._words = _Words(*[values.get(name, 0) for name in _WORDS])
-        self._held = a[0], b[0], held
+        self._tables = tables
 
     def __index__(self) -> int:
         return ctypes.addressof(self._words)
 
 
-def _matrices(array: Array, stack: tuple[int, ...]) -> Addresses:
-    """The address of each matrix of an array that is broadcast to a stack."""
-    at = array.ctypes.data
-    if not stack:
-        return _One(at)
-    places = np.array(at)
-    strides = np.broadcast_to(array, (*stack, *array.shape[-2:])).strides
-    for extent, stride in zip(stack, strides):
-        places = np.add.outer(places, np.arange(extent) * stride)
-    return (ctypes.c_int64 * places.size).from_buffer(places.data)
+@lru_cache(maxsize=64)
+def _offsets(stack: tuple[int, ...], shape: tuple[int, ...], strides: tuple[int, ...]) -> Offsets:
+    """Where each matrix lies in an array of them that is broadcast to a stack, in bytes."""
+    places = np.zeros(1, np.int64)
+    new = len(stack) - len(shape)
+    for extent, own, stride in zip(stack, (1,) * new + shape, (0,) * new + strides):
+        places = np.add.outer(places, np.arange(extent) * (stride if own > 1 else 0)).reshape(-1)
+    return (ctypes.c_int64 * places.size)(*places.tolist())
 
 
 _BY_ROWS, _BY_COLUMNS = ord("N"), ord("T")
@@ -239,28 +239,15 @@ if hasattr(os, "register_at_fork"):
 
 _POINTERS = (
     *("run", "team", "function", "arguments", "users", "threads", "set_threads", "gemm"),
-    *("a", "b", "c"),
+    *("a", "b", "c", "a_matrices", "b_matrices", "c_matrices"),
 )
 _NUMBERS = (
-    *(
-        "rows",
-        "m",
-        "n",
-        "k",
-        "columns",
-        "a_turned",
-        "b_turned",
-        "lda",
-        "ldb",
-        "ldc",
-        "a_step",
-        "c_step",
-    ),
-    *("height", "programs", "count", "slot", "each", "beside"),
+    *("rows", "m", "n", "k", "columns", "height", "programs", "count", "slot", "each", "beside"),
+    *("a_turned", "b_turned", "lda", "ldb", "ldc", "a_step", "c_step"),
 )
 _WORDS = (*_POINTERS, *_NUMBERS)
 """What lies where a product is described. Like a team it begins with what runs programs. There are `rows` in a stack of
-matrices with `m` each, whose addresses are `a`, `b` and `c`. Steps are in bytes."""
+matrices with `m` each; `a_matrices` tells where they lie behind `a`. Steps are in bytes."""
 _Words = ctypes.c_int64 * len(_WORDS)
 _GIVEN = "ptr %given"
 
@@ -294,6 +281,12 @@ def _word(f: Routine, name: str) -> str:
     return f.read(_place(f, name), "ptr" if name in _POINTERS else "i64")
 
 
+def _matrix(f: Routine, name: str, number: str) -> str:
+    """The address of one matrix of a stack."""
+    offset = f.element(_word(f, f"{name}_matrices"), number, "i64")
+    return f.at(_word(f, name), offset)
+
+
 def _function(f: Routine, name: str) -> str:
     return _word(f, name).split()[1]
 
@@ -324,14 +317,14 @@ def _multiply(f: Routine, by_columns: str, matrix: str, row: str, inside: str, h
     """Rows of one matrix, from the one `inside` on."""
     to = f.variable(f.at("ptr %to", f.times(row, _word(f, "c_step"))))
     with f.when(f.is_null("ptr %to")):
-        own = f.element(_word(f, "c"), matrix)
+        own = _matrix(f, "c", matrix)
         f.write(to, f.at(own, f.times(inside, _word(f, "c_step"))))
-    a = f.at(f.element(_word(f, "a"), matrix), f.times(inside, _word(f, "a_step")))
+    a = f.at(_matrix(f, "a", matrix), f.times(inside, _word(f, "a_step")))
     left = _place(f, "a_turned"), height, a, _place(f, "lda")
     right = (
         _place(f, "b_turned"),
         _place(f, "n"),
-        f.element(_word(f, "b"), matrix),
+        _matrix(f, "b", matrix),
         _place(f, "ldb"),
     )
 
