@@ -221,7 +221,8 @@ def fmod(a: Value, b: Value) -> Tracer:
     group = Operands(a, b)
     a, b = group.tracer(a), group.tracer(b)
     if group.dtype.is_float:
-        return copysign(map_op("mod", absolute(a), absolute(b)), a)
+        sign = copysign(full_like(a, 1), a)  # not abs(a), which has another slope at 0
+        return mul(sign, map_op("mod", mul(sign, a), absolute(b)))
     rest = map_op("mod", a, b)  # the least integer has no absolute value
     other_sign = logical_and(ne(rest, 0), ne(lt(rest, 0), lt(a, 0)))
     return where(other_sign, sub(rest, b), rest)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tgc
 from tests.support.torch_cases import (
     ACTIVATIONS,
     CREATION,
@@ -184,3 +185,13 @@ def test_promotion_is_torchs(expression: str) -> None:
                 assert node.dtype.name == dtype_name(expected), (a, b, shape)
                 if expression != "x ** y":
                     check(function, *args)
+
+
+def test_slopes_of_fmod_at_zero() -> None:
+    """They are 1 there, as everywhere between two jumps."""
+    x = torch.tensor([0.0, -0.0, 1.0, -2.5, 7.0], requires_grad=True)
+    y = torch.tensor([2.0, 2.0, -3.0, 2.0, 3.0], requires_grad=True)
+    found = torch.autograd.grad(tgc.jit(torch.fmod)(x, y).sum(), (x, y))
+    expected = torch.autograd.grad(torch.fmod(x, y).sum(), (x, y))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
