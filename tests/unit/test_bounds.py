@@ -110,3 +110,16 @@ def test_a_donated_array_is_overwritten_whole_or_not_at_all(backend: str) -> Non
     with pytest.raises(IndexError, match="size 5"):
         compiled(p, g, index)
     np.testing.assert_array_equal(p, 0)
+
+
+@BACKENDS
+def test_rows_behind_the_last_one_are_not_read(backend: str, rng: np.random.Generator) -> None:
+    """Three rows are written out one by one; the row after the last is behind a mask."""
+
+    def f(x):
+        y = np.copy(x)
+        y[:-1] += y[1:]
+        return np.logical_and(np.logical_and(y, y), np.sum(x, axis=0) % 3)
+
+    x = rng.standard_normal((3, 50_001)).astype("f4")
+    np.testing.assert_array_equal(tgc.jit(f, backend=backend)(x), f(x))

@@ -115,7 +115,7 @@ def _split_as(
     parts = _parts(shape, strides, index, extent_of)
     if parts is None or any(len(p.terms) > 1 and _affine(p) for p in parts):
         return None
-    if inside and not all(_stays_inside(p, extent_of) for p in parts):
+    if inside and not all(stays_inside(p, extent_of) for p in parts):
         return None
     if any(_may_span(parts, k) for k in range(len(parts))):
         return None
@@ -190,7 +190,8 @@ def is_negative(step: Dim) -> bool:
     return step < 0 if isinstance(step, int) else nonnegative(-step, 1)
 
 
-def _stays_inside(part: Part, extent_of: ExtentOf) -> bool:
+def stays_inside(part: Part, extent_of: ExtentOf) -> bool:
+    """Whether the index along a dimension provably lies in it, values of the kernel by contract."""
     if len(part.terms) == 1 and part.offset == 0:
         term, step = part.terms[0]
         if step == 1 and isinstance(term, str) and extent_of(term) == part.extent:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tgc.codegen.naming import size_operand, size_text
-from tgc.codegen.numpy.access import Part, is_contiguous, split_index
+from tgc.codegen.numpy.access import Part, is_contiguous, split_index, stays_inside
 from tgc.codegen.numpy.constants import dtype_text
 from tgc.codegen.numpy.padding import Padded
 from tgc.codegen.numpy.sight import Sight
@@ -282,7 +282,9 @@ class IndexArrays:
         array, keys = self._array(buffer), []
         for place, part in enumerate(parts):
             text = self.expression(part.terms, part.offset)
-            if part.terms and (place == 0 or any(isinstance(t, Gathered) for t, _ in part.terms)):
+            moves = bool(part.terms) or not stays_inside(part, self.sight.extent_of)
+            gathered = any(isinstance(t, Gathered) for t, _ in part.terms)
+            if (place == 0 and moves) or gathered:
                 text = f"np.clip({text}, 0, {array}.shape[{place}] - 1)"
             keys.append(text)
         return f"{array}[{', '.join(keys)}]"
