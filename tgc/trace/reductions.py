@@ -481,12 +481,13 @@ def trapezoid(y: Value, x: Value = None, dx: Any = 1.0, axis: Any = -1) -> Trace
     return div(sum_(mul(pairs, steps), axis), 2.0)
 
 
-def trace_(x: Value) -> Tracer:
-    """The sum of the main diagonal of a matrix."""
+def trace_(x: Value, offset: int = 0, axis1: Any = 0, axis2: Any = 1) -> Tracer:
+    """The sum of a diagonal of a matrix; of numpy's arrays along any two axes."""
     x = array(x)
-    if x.ndim != 2:
+    if x.ndim < 2 or (x.ndim > 2 and x.container == "torch"):
         raise shape_error(f"trace: expected a matrix, but got tensor with dim {x.ndim}")
     x = _accumulated(x, None)
+    axes = normal_axis(axis1, x.ndim), normal_axis(axis2, x.ndim)
     b, shape = builder(), x.node.shape
-    on = wrap(b.map("eq", b.iota(0, shape), b.iota(1, shape)), x)
-    return sum_(where(on, x, full_like(x, 0)))
+    row, column = (wrap(b.iota(axis, shape), x) for axis in axes)
+    return sum_(where(eq(add(row, offset), column), x, full_like(x, 0)), axes)

@@ -180,6 +180,8 @@ def isclose(
 ) -> Tracer:
     group = Operands(a, b)
     a, b = group.tracer(a), group.tracer(b)
+    if group.dtype is dtypes.bool_:
+        return eq(a, b)
     distance = absolute(sub(a, b))
     close = logical_or(eq(a, b), le(distance, add(atol, absolute(mul(rtol, b)))))
     close = logical_and(close, logical_or(eq(a, b), isfinite(distance)))
